@@ -1,0 +1,1 @@
+"""Services of Segue, one process each."""

@@ -1,0 +1,1 @@
+"""What every service shares: contracts, topology, bus, configuration, observation."""
