@@ -1,0 +1,138 @@
+"""Commands: what one service asks of another. Each has one reader."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from shared.contracts.ids import CallName, Category, Lane, Purpose
+from shared.contracts.message import ChatMessage, Fault, Message, Part, Run, Usage, Usd
+from shared.contracts.workflow import Workflow
+
+
+class ChatRequest(Part):
+    """A message that a person or a program wants answered."""
+
+    kind: Literal["chat"] = "chat"
+    message: str
+    images: tuple[str, ...] = ()
+    """http(s) URLs or data URLs."""
+    context_tokens: NonNegativeInt = 0
+    """Tokens of context that the caller says come on top of the message and the session."""
+    new_session: bool = False
+    """The session was made for this request: there is no history to read."""
+
+
+class WorkflowRequest(Part):
+    """A workflow to run as it is: the caller's own, or a template's."""
+
+    kind: Literal["workflow"] = "workflow"
+    workflow: Workflow
+    template: str | None = None
+
+
+class SubmitRequest(Message):
+    """A request. Written by the gateway or by another system; read by the categorizer.
+
+    Subject: `segue.request.<tenant>.<priority>`. Safe to receive twice: `accepted` is written once only.
+    """
+
+    run: Run
+    request: ChatRequest
+    source: Literal["gateway", "bus"] = "bus"
+
+
+class PlanRun(Message):
+    """Plan and run a workflow. Written by the categorizer (category H) or the gateway (a ready workflow).
+
+    Subject: `segue.workflow.<tenant>.<priority>.<run>`. Read by the planner.
+    """
+
+    run: Run
+    request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
+    history: tuple[ChatMessage, ...] = ()
+    spent: "Spent" = Field(default_factory=lambda: Spent())
+
+
+class Spent(Part):
+    """What a run has cost so far, so that nobody needs to read it again."""
+
+    calls: NonNegativeInt = 0
+    cost_usd: Usd = 0.0
+    usage: Usage = Field(default_factory=Usage)
+    simulated: bool = False
+
+    def plus(self, other: "Spent") -> "Spent":
+        return Spent(
+            calls=self.calls + other.calls,
+            cost_usd=self.cost_usd + other.cost_usd,
+            usage=self.usage.plus(other.usage),
+            simulated=self.simulated or other.simulated,
+        )
+
+
+class FailedAttempt(Part):
+    """An attempt that did not give an answer, as it is handed on while the call waits for the next one."""
+
+    attempt: PositiveInt
+    role: str
+    fault: Fault
+    cost_usd: Usd = 0.0
+
+
+class ExecuteCall(Message):
+    """Ask a model. Read by the executor of its lane.
+
+    Subject: `segue.call.<lane>.<priority>.<tenant>.<run>.<purpose>.<call>`. A copy is refused while the first is
+    queued; whoever takes one reads the log before it buys anything.
+    """
+
+    run: Run
+    call: CallName
+    purpose: Purpose
+    lane: Lane = Lane.TEXT
+    role: str
+    """A role of `ai_models`, or the name of a task's model."""
+    messages: tuple[ChatMessage, ...]
+    temperature: float | None = None
+    max_tokens: PositiveInt | None = None
+    top_p: float | None = None
+    response_schema: dict[str, JsonValue] | None = None
+    """JSON Schema that the answer must follow, for providers that can be told."""
+    response_schema_name: str | None = None
+    stream: bool = False
+    """Publish token deltas while the answer comes in."""
+    timeout_s: NonNegativeFloat | None = None
+    category: Category | None = None
+    note: str | None = None
+    """Said in the answer: why this run was answered in another way than asked."""
+    spent: Spent = Field(default_factory=Spent)
+    """By the calls of this run before this one."""
+    failed: tuple[FailedAttempt, ...] = ()
+    """Attempts so far, when this is the call put back to wait."""
+
+
+class FinishRun(Message):
+    """End a run. Written by the categorizer (a denial) and the planner (a workflow that is through).
+
+    Subject: `segue.finish.<priority>.<run>`. Read by the finisher.
+    """
+
+    run: Run
+    outcome: Literal["denied", "workflow"]
+    fault: Fault | None = None
+
+
+class DeadlinePassed(Message):
+    """A run's time is over. Kept by the bus as a scheduled message, fired to `segue.deadline.<run>`.
+
+    Read by the finisher. A run that has ended took its timer back; one that fires late finds `ended` and does nothing.
+    """
+
+    run: Run
+
+
+class CancelRun(Message):
+    """Stop working for a run. A hint over core NATS on `segue.cancel.<tenant>.<run>`; the log decides."""
+
+    run_id: str
+    reason: str = "cancelled"

@@ -1,0 +1,147 @@
+"""Events: the facts of a run, each on one subject of the log, written once only, never changed."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from shared.contracts.commands import ChatRequest, FailedAttempt, Spent, WorkflowRequest
+from shared.contracts.ids import CallName, Category, Purpose
+from shared.contracts.message import ChatMessage, Fault, Message, Part, Run, Usage, Usd
+from shared.contracts.workflow import Workflow
+
+
+class RunAccepted(Message):
+    """The run exists. `event.<tenant>.<run>.accepted`, by the first service that took its request."""
+
+    run: Run
+    request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
+    by: Literal["categorizer", "planner"]
+
+
+class RunCategorized(Message):
+    """How the run is dealt with. `event.<tenant>.<run>.category`, by the categorizer."""
+
+    run: Run
+    category: Category | None
+    """None: denied."""
+    reason: str
+    role: str | None
+    """The role that answers, for L and M."""
+    context_tokens: NonNegativeInt
+    spent: Spent = Field(default_factory=Spent)
+    fault: Fault | None = None
+
+
+class RunPlanned(Message):
+    """What the run will do. `event.<tenant>.<run>.plan`, by the planner.
+
+    `workflow` is None when no plan could be had: then one direct call answers, and `note` says so.
+    """
+
+    run: Run
+    workflow: Workflow | None
+    source: Literal["model", "template", "request", "direct"]
+    repairs: NonNegativeInt = 0
+    note: str | None = None
+    spent: Spent = Field(default_factory=Spent)
+
+
+class AttemptStarted(Message):
+    """An attempt may be sent now: whoever wrote this may call. `event.….call.<purpose>.<call>.attempt.<n>`.
+
+    An attempt without a later word in `settled` died with its executor: its outcome is unknown.
+    """
+
+    run: Run
+    call: CallName
+    attempt: PositiveInt
+    role: str
+    provider: str
+    model: str
+    reserved_usd: Usd = 0.0
+    """The most that this attempt can cost by the price table; 0 where the price is unknown."""
+    started_at: AwareDatetime
+
+
+class UnknownAttempt(Part):
+    """An attempt whose outcome died with its executor."""
+
+    attempt: PositiveInt
+    reserved_usd: Usd = 0.0
+
+
+class CallSettled(Message):
+    """A call is over. `event.….call.<purpose>.<call>.settled`, by the executor. It never changes."""
+
+    run: Run
+    call: CallName
+    purpose: Purpose
+    outcome: Literal["answered", "failed"]
+    text: str | None = None
+    fault: Fault | None = None
+    role: str
+    """The role that answered: another than asked for after a fallback."""
+    asked_role: str
+    provider: str | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = Field(default_factory=Usage)
+    cost_usd: Usd = 0.0
+    """Of all its attempts."""
+    cost_known: bool = True
+    simulated: bool = False
+    attempts: NonNegativeInt = 0
+    failed: tuple[FailedAttempt, ...] = ()
+    unknown: tuple[UnknownAttempt, ...] = ()
+    took_s: NonNegativeFloat = 0.0
+    """Of the attempt that answered, as the executor saw it."""
+    category: Category | None = None
+    note: str | None = None
+    spent: Spent = Field(default_factory=Spent)
+    """By the calls of this run before this one, as the command said."""
+
+    def as_spent(self) -> Spent:
+        """Return what this call alone cost."""
+        return Spent(calls=1, cost_usd=self.cost_usd, usage=self.usage, simulated=self.simulated)
+
+
+class Acknowledgement(Message):
+    """A first word to the caller of an orchestrated run. `event.<tenant>.<run>.acknowledgement`, by the planner."""
+
+    run: Run
+    text: str
+
+
+class RunEnded(Message):
+    """The one end of a run. `event.<tenant>.<run>.ended`, by the finisher."""
+
+    run: Run
+    outcome: Literal["completed", "failed", "denied", "cancelled"]
+    category: Category | None = None
+    text: str | None = None
+    acknowledgement: str | None = None
+    result: dict[str, JsonValue] | None = None
+    """A workflow's variables and outputs by name."""
+    fault: Fault | None = None
+    note: str | None = None
+    role: str | None = None
+    model: str | None = None
+    spent: Spent = Field(default_factory=Spent)
+    ended_at: AwareDatetime
+
+
+class Turn(Part):
+    """One question and its answer in a session."""
+
+    run_id: str
+    user: ChatMessage
+    assistant: ChatMessage | None
+    asked_at: AwareDatetime
+    answered_at: AwareDatetime
+
+
+class Session(Message):
+    """A conversation, kept in the `sessions` bucket under `<tenant>.<session>`; written by the finisher."""
+
+    created_at: AwareDatetime
+    turns: tuple[Turn, ...] = ()

@@ -1,0 +1,97 @@
+"""What every message shares: the frozen model, its version and the run that it belongs to."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
+
+from shared.contracts.ids import Priority, RunId, SessionId, TenantId
+
+VERSION = 1
+"""The version that this build writes. It reads the same; a later one is refused, not guessed at."""
+
+
+class Unreadable(Exception):
+    """A message is not what its subject promises: not JSON, not of the schema, or of a later version."""
+
+
+class Part(BaseModel):
+    """A frozen part of a message."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
+
+
+class Message(Part):
+    """A whole message on the bus."""
+
+    v: Literal[1] = VERSION
+
+    def encode(self) -> bytes:
+        """Return the message as JSON, UTF-8."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read a message, or raise `Unreadable` with every reason."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+                for problem in error.errors(include_url=False, include_input=False)[:8]
+            )
+            raise Unreadable(f"not a readable {cls.__name__} (version {VERSION}): {problems}") from error
+
+
+class Run(Part):
+    """What never changes about a run, carried by every message about it."""
+
+    run_id: RunId
+    tenant: TenantId
+    priority: Priority = Priority.MEDIUM
+    session_id: SessionId | None = None
+    born_at: AwareDatetime
+    deadline_at: AwareDatetime
+
+
+class Usage(Part):
+    """Tokens as the provider counted them."""
+
+    prompt_tokens: NonNegativeInt = 0
+    completion_tokens: NonNegativeInt = 0
+    cached_tokens: NonNegativeInt = 0
+    reasoning_tokens: NonNegativeInt = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def plus(self, other: "Usage") -> "Usage":
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+Usd = Annotated[NonNegativeFloat, Field(description="US dollars")]
+
+ErrorType = Literal["transient", "persistent", "resource", "logical", "fatal"]
+
+
+class Fault(Part):
+    """Why something failed, for people and for programs."""
+
+    type: ErrorType
+    code: str
+    """Stable and short: `provider_unavailable`, `deadline`, `plan_invalid`, …"""
+    message: str
+    status: int | None = None
+    """The provider's HTTP status, where there was one."""
+
+
+class ChatMessage(Part):
+    """One message of a conversation, in the form that OpenAI-compatible servers take."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[dict[str, object]]
