@@ -105,13 +105,6 @@ class CallSettled(Message):
         return Spent(calls=1, cost_usd=self.cost_usd, usage=self.usage, simulated=self.simulated)
 
 
-class Acknowledgement(Message):
-    """A first word to the caller of an orchestrated run. `event.<tenant>.<run>.acknowledgement`, by the planner."""
-
-    run: Run
-    text: str
-
-
 class RunEnded(Message):
     """The one end of a run. `event.<tenant>.<run>.ended`, by the finisher."""
 

@@ -1,0 +1,39 @@
+"""What the bus can say no with."""
+
+
+class BusError(Exception):
+    """Something on the bus did not go as asked."""
+
+
+class Unavailable(BusError):
+    """The bus did not answer in time: not connected, no leader, or overloaded. Try again later; nothing is decided."""
+
+    def __init__(self, what: str, waited_s: float) -> None:
+        super().__init__(
+            f"{what}: no answer from NATS within {waited_s:.1f} s; is the server up and JetStream healthy (SEGUE_NATS_URL)?"
+        )
+        self.what, self.waited_s = what, waited_s
+
+
+class QueueFull(BusError):
+    """The stream takes no more now. What it holds is kept; come back after `retry_after_s`."""
+
+    def __init__(self, subject: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(f"the queue behind {subject!r} is full; try again in {retry_after_s:.0f} s")
+        self.subject, self.retry_after_s = subject, retry_after_s
+
+
+class NotProvisioned(BusError):
+    """A stream, consumer or bucket that the topology names is not there."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} does not exist on this NATS server; run `python -m shared.provision` first")
+        self.what = what
+
+
+class Refused(BusError):
+    """JetStream answered with an error of its own."""
+
+    def __init__(self, subject: str, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"JetStream refused {subject!r}: {description} (status {code}, error {err_code})")
+        self.subject, self.code, self.err_code, self.description = subject, code, err_code, description

@@ -1,0 +1,122 @@
+"""Every subject of Segue, built in one place. No subject string stands at a call site."""
+
+from dataclasses import dataclass
+
+from shared.contracts.ids import Lane, Priority, Purpose
+from shared.contracts.message import Run
+
+ROOT = "segue"
+
+
+# Commands
+
+
+def request(tenant: str, priority: Priority) -> str:
+    """Of `SubmitRequest`; written by the gateway and by outside systems, read by the categorizer."""
+    return f"{ROOT}.request.{tenant}.{priority}"
+
+
+def workflow(run: Run) -> str:
+    """Of `PlanRun`; written by the categorizer and the gateway, read by the planner."""
+    return f"{ROOT}.workflow.{run.tenant}.{run.priority}.{run.run_id}"
+
+
+def call(run: Run, lane: Lane, purpose: Purpose, name: str) -> str:
+    """Of `ExecuteCall`; read by the executor of its lane."""
+    return f"{ROOT}.call.{lane}.{run.priority}.{run.tenant}.{run.run_id}.{purpose}.{name}"
+
+
+def wait(run: Run, purpose: Purpose, name: str) -> str:
+    """Of a call put back until its next attempt: a scheduled message that targets the call's own subject."""
+    return f"{ROOT}.wait.{run.tenant}.{run.run_id}.{purpose}.{name}"
+
+
+def finish(run: Run) -> str:
+    """Of `FinishRun`; read by the finisher."""
+    return f"{ROOT}.finish.{run.priority}.{run.run_id}"
+
+
+def timer(run_id: str) -> str:
+    """Of a run's deadline while it is scheduled: targets `deadline`, purged when the run ends in time."""
+    return f"{ROOT}.timer.{run_id}"
+
+
+def deadline(run_id: str) -> str:
+    """Of `DeadlinePassed`, fired by the bus; read by the finisher."""
+    return f"{ROOT}.deadline.{run_id}"
+
+
+def dead(service: str) -> str:
+    """Of messages that a service buried, with the reason in a header."""
+    return f"{ROOT}.dead.{service}"
+
+
+def canary(service: str) -> str:
+    """Of a write that only shows that the log can be written; kept for a moment."""
+    return f"{ROOT}.canary.{service}"
+
+
+# Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The subjects of one run's events. `live` is where the same event is heard once it is stored."""
+
+    tenant: str
+    run_id: str
+    prefix: str
+
+    @property
+    def accepted(self) -> str:
+        return f"{self.prefix}.accepted"
+
+    @property
+    def category(self) -> str:
+        return f"{self.prefix}.category"
+
+    @property
+    def plan(self) -> str:
+        return f"{self.prefix}.plan"
+
+    @property
+    def ended(self) -> str:
+        return f"{self.prefix}.ended"
+
+    @property
+    def all(self) -> str:
+        return f"{self.prefix}.>"
+
+    def attempt(self, purpose: Purpose, name: str, attempt: int) -> str:
+        return f"{self.prefix}.call.{purpose}.{name}.attempt.{attempt}"
+
+    def settled(self, purpose: Purpose, name: str) -> str:
+        return f"{self.prefix}.call.{purpose}.{name}.settled"
+
+
+def events(tenant: str, run_id: str) -> Facts:
+    """The log's subjects of a run."""
+    return Facts(tenant, run_id, f"{ROOT}.event.{tenant}.{run_id}")
+
+
+def live(tenant: str, run_id: str) -> Facts:
+    """Where a run's events are heard after they are stored."""
+    return Facts(tenant, run_id, f"{ROOT}.live.{tenant}.{run_id}")
+
+
+def fact_of(subject: str) -> str:
+    """Return what an event's subject says after the run: `accepted`, `call.answer.answer.settled`, …"""
+    return subject.split(".", 4)[4]
+
+
+# Hints over core NATS: never decided upon
+
+
+def token(tenant: str, run_id: str, name: str) -> str:
+    """Of a call's token deltas, outside the log."""
+    return f"{ROOT}.token.{tenant}.{run_id}.{name}"
+
+
+def cancel(tenant: str, run_id: str) -> str:
+    """Of `CancelRun`: executors drop what they are doing for this run."""
+    return f"{ROOT}.cancel.{tenant}.{run_id}"

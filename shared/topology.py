@@ -1,0 +1,192 @@
+"""Every stream, consumer and bucket: one table. The provisioner declares it; services only bind to it.
+
+Sizes and ages come from the configuration (`Limits`); who writes and who reads stands beside each row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RePublish,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from shared.contracts.ids import Lane, Priority, Purpose
+from shared.subjects import ROOT
+
+REQUESTS = "REQUESTS"
+WORKFLOWS = "WORKFLOWS"
+CALLS = "CALLS"
+FINISHES = "FINISHES"
+EVENTS = "EVENTS"
+DEAD = "DEAD"
+
+SESSIONS = "sessions"
+RUNS = "runs"
+PAYLOADS = "payloads"
+
+DAY_S = 86_400.0
+ACK_WAIT_S = 2.0
+"""A killed worker's message is another's after this long (heartbeats every 0.5 s keep it for a living one)."""
+MAX_MESSAGE_BYTES = 256 * 1024
+"""A larger body travels by reference, see `shared.bus.payloads`."""
+MAX_ACK_PENDING = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What of the topology the configuration decides."""
+
+    max_queue_depth: int = 10_000
+    max_queue_depth_per_tenant: int = 5_000
+    """Of one tenant and priority, so that one tenant cannot fill the queue."""
+    retention_days: float = 30
+    session_days: float = 30
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One durable consumer: the work of one kind that a service's copies share."""
+
+    stream: str
+    durable: str
+    filter: str
+    name: str = "medium"
+    """Which share of a pool it takes: a priority, or `medium` where there is none."""
+    from_log: bool = False
+    """It reads the log: re-created, it starts at what is young enough to matter."""
+
+    def config(self) -> ConsumerConfig:
+        return ConsumerConfig(
+            durable_name=self.durable,
+            filter_subject=self.filter,
+            ack_policy=AckPolicy.EXPLICIT,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_wait=ACK_WAIT_S,
+            max_deliver=-1,
+            max_ack_pending=MAX_ACK_PENDING,
+            max_waiting=2048,
+        )
+
+
+def _by_priority(stream: str, service: str, pattern: str) -> tuple[Feed, ...]:
+    return tuple(Feed(stream, f"{service}-{p}", pattern.format(p=p), name=p) for p in Priority)
+
+
+CATEGORIZER = _by_priority(REQUESTS, "categorizer", f"{ROOT}.request.*.{{p}}")
+PLANNER = _by_priority(WORKFLOWS, "planner", f"{ROOT}.workflow.*.{{p}}.*")
+PLANNER_SETTLED = Feed(
+    EVENTS, "planner-settled", f"{ROOT}.event.*.*.call.{Purpose.TASK}.*.settled", from_log=True
+)
+EXECUTOR: Mapping[Lane, tuple[Feed, ...]] = {
+    lane: _by_priority(CALLS, f"executor-{lane}", f"{ROOT}.call.{lane}.{{p}}.>") for lane in Lane
+}
+FINISHER = _by_priority(FINISHES, "finisher", f"{ROOT}.finish.{{p}}.*")
+FINISHER_DEADLINES = Feed(FINISHES, "finisher-deadlines", f"{ROOT}.deadline.*")
+FINISHER_ANSWERS = Feed(
+    EVENTS, "finisher-answers", f"{ROOT}.event.*.*.call.{Purpose.ANSWER}.*.settled", from_log=True
+)
+
+
+def feeds() -> tuple[Feed, ...]:
+    """Every durable consumer."""
+    calls = (feed for lane in Lane for feed in EXECUTOR[lane])
+    return (
+        *CATEGORIZER, *PLANNER, PLANNER_SETTLED, *calls, *FINISHER, FINISHER_DEADLINES, FINISHER_ANSWERS,
+    )  # fmt: skip
+
+
+def streams(limits: Limits) -> tuple[StreamConfig, ...]:
+    """Every stream, buckets of keys left out."""
+    queue = {
+        "retention": RetentionPolicy.WORK_QUEUE,
+        "storage": StorageType.FILE,
+        "discard": DiscardPolicy.NEW,
+        "num_replicas": limits.replicas,
+        "allow_direct": True,
+    }
+    scheduled = {"allow_msg_schedules": True, "allow_msg_ttl": True}
+    return (
+        StreamConfig(
+            name=REQUESTS,
+            description="requests that nobody has accepted yet: full is an answer",
+            subjects=[f"{ROOT}.request.*.*"],
+            max_msgs=limits.max_queue_depth,
+            max_msgs_per_subject=limits.max_queue_depth_per_tenant,
+            discard_new_per_subject=True,
+            duplicate_window=120,
+            **queue,
+        ),
+        StreamConfig(
+            name=WORKFLOWS,
+            description="workflows to plan and run",
+            subjects=[f"{ROOT}.workflow.*.*.*"],
+            max_msgs=limits.max_queue_depth,
+            **queue,
+        ),
+        StreamConfig(
+            name=CALLS,
+            description="calls to models, and calls that wait for their next attempt",
+            subjects=[f"{ROOT}.call.>", f"{ROOT}.wait.>"],
+            **queue,
+            **scheduled,
+        ),
+        StreamConfig(
+            name=FINISHES,
+            description="runs to end, and the deadlines of those that have not",
+            subjects=[f"{ROOT}.finish.*.*", f"{ROOT}.deadline.*", f"{ROOT}.timer.*"],
+            **queue,
+            **scheduled,
+        ),
+        StreamConfig(
+            name=EVENTS,
+            description="the log: what has happened to every run, each fact written once",
+            subjects=[f"{ROOT}.event.>", f"{ROOT}.canary.*"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            max_age=limits.retention_days * DAY_S,
+            num_replicas=limits.replicas,
+            allow_direct=True,
+            allow_msg_ttl=True,
+            republish=RePublish(src=f"{ROOT}.event.>", dest=f"{ROOT}.live.>"),
+        ),
+        StreamConfig(
+            name=DEAD,
+            description="messages that could not be dealt with, with the reason",
+            subjects=[f"{ROOT}.dead.*"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            max_age=limits.retention_days * DAY_S,
+            max_msgs=100_000,
+            max_bytes=1 << 30,
+            num_replicas=limits.replicas,
+            allow_direct=True,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A key-value bucket or an object store."""
+
+    name: str
+    what: str
+    ttl_s: float
+    objects: bool = False
+    max_bytes: int = field(default=-1)
+
+
+def buckets(limits: Limits) -> tuple[Bucket, ...]:
+    """Every bucket. Sessions: written by the finisher. Runs: by the planner. Payloads: by whoever sends much."""
+    return (
+        Bucket(SESSIONS, "conversations, `<tenant>.<session>`", limits.session_days * DAY_S),
+        Bucket(RUNS, "progress of workflows, `<tenant>.<run>`: small, compare-and-set", limits.retention_days * DAY_S),
+        Bucket(PAYLOADS, "bodies over 256 KB, by their digest", limits.retention_days * DAY_S, objects=True),
+    )
