@@ -4,7 +4,8 @@ Sizes and ages come from the configuration (`Limits`); who writes and who reads 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from nats.js.api import (
     AckPolicy,
@@ -105,44 +106,42 @@ def feeds() -> tuple[Feed, ...]:
 
 def streams(limits: Limits) -> tuple[StreamConfig, ...]:
     """Every stream, buckets of keys left out."""
-    queue = {
+    queue: dict[str, Any] = {
         "retention": RetentionPolicy.WORK_QUEUE,
         "storage": StorageType.FILE,
-        "discard": DiscardPolicy.NEW,
         "num_replicas": limits.replicas,
         "allow_direct": True,
     }
-    scheduled = {"allow_msg_schedules": True, "allow_msg_ttl": True}
+    bounded: dict[str, Any] = {**queue, "discard": DiscardPolicy.NEW, "max_msgs": limits.max_queue_depth}
+    # The server refuses `discard: new` together with schedules (10052). What comes here was admitted before: at most
+    # some commands for each accepted run, so the bound of REQUESTS and of the running workflows bounds these too.
+    scheduled: dict[str, Any] = {**queue, "allow_msg_schedules": True, "allow_msg_ttl": True}
     return (
         StreamConfig(
             name=REQUESTS,
             description="requests that nobody has accepted yet: full is an answer",
             subjects=[f"{ROOT}.request.*.*"],
-            max_msgs=limits.max_queue_depth,
             max_msgs_per_subject=limits.max_queue_depth_per_tenant,
             discard_new_per_subject=True,
             duplicate_window=120,
-            **queue,
+            **bounded,
         ),
         StreamConfig(
             name=WORKFLOWS,
             description="workflows to plan and run",
             subjects=[f"{ROOT}.workflow.*.*.*"],
-            max_msgs=limits.max_queue_depth,
-            **queue,
+            **bounded,
         ),
         StreamConfig(
             name=CALLS,
             description="calls to models, and calls that wait for their next attempt",
             subjects=[f"{ROOT}.call.>", f"{ROOT}.wait.>"],
-            **queue,
             **scheduled,
         ),
         StreamConfig(
             name=FINISHES,
             description="runs to end, and the deadlines of those that have not",
             subjects=[f"{ROOT}.finish.*.*", f"{ROOT}.deadline.*", f"{ROOT}.timer.*"],
-            **queue,
             **scheduled,
         ),
         StreamConfig(
@@ -172,21 +171,39 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A key-value bucket or an object store."""
+def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
+    """Every bucket, as the stream that it is, in the layout that NATS clients expect (ADR-8, ADR-20)."""
 
-    name: str
-    what: str
-    ttl_s: float
-    objects: bool = False
-    max_bytes: int = field(default=-1)
+    def keys(name: str, what: str, age_s: float) -> StreamConfig:
+        return StreamConfig(
+            name=f"KV_{name}",
+            description=what,
+            subjects=[f"$KV.{name}.>"],
+            max_msgs_per_subject=1,
+            max_age=age_s,
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+            num_replicas=limits.replicas,
+            allow_rollup_hdrs=True,
+            deny_delete=True,
+            allow_direct=True,
+        )
 
+    def objects(name: str, what: str, age_s: float) -> StreamConfig:
+        return StreamConfig(
+            name=f"OBJ_{name}",
+            description=what,
+            subjects=[f"$O.{name}.C.>", f"$O.{name}.M.>"],
+            max_age=age_s,
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+            num_replicas=limits.replicas,
+            allow_rollup_hdrs=True,
+            allow_direct=True,
+        )
 
-def buckets(limits: Limits) -> tuple[Bucket, ...]:
-    """Every bucket. Sessions: written by the finisher. Runs: by the planner. Payloads: by whoever sends much."""
     return (
-        Bucket(SESSIONS, "conversations, `<tenant>.<session>`", limits.session_days * DAY_S),
-        Bucket(RUNS, "progress of workflows, `<tenant>.<run>`: small, compare-and-set", limits.retention_days * DAY_S),
-        Bucket(PAYLOADS, "bodies over 256 KB, by their digest", limits.retention_days * DAY_S, objects=True),
+        keys(SESSIONS, "conversations, `<tenant>.<session>`; written by the finisher", limits.session_days * DAY_S),
+        keys(RUNS, "workflows' progress, `<tenant>.<run>`; written by the planner", limits.retention_days * DAY_S),
+        objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
     )

@@ -67,7 +67,12 @@ class JetStream:
             future.set_exception(TimeoutError())
 
     async def request(
-        self, subject: str, data: bytes = b"", *, headers: Mapping[str, str] | None = None, timeout_s: float | None = None
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> Msg:
         """Ask once. Raises `TimeoutError` when there is no answer in time or no connection to ask over."""
         token = str(next(self._numbers))
@@ -76,7 +81,9 @@ class JetStream:
         self._pending[token] = future
         timer = loop.call_later(self._timeout_s if timeout_s is None else timeout_s, self._expired, token)
         try:
-            await self.client.publish(subject, data, reply=self._inbox + token, headers=dict(headers) if headers else None)
+            await self.client.publish(
+                subject, data, reply=self._inbox + token, headers=dict(headers) if headers else None
+            )
             return await future
         except (ConnectionClosedError, ConnectionReconnectingError, OutboundBufferLimitError) as error:
             raise TimeoutError from error

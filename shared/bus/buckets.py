@@ -1,0 +1,82 @@
+"""Keys that change: read from the leader, written by compare-and-set."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from shared.bus.errors import BusError, Refused
+from shared.bus.jetstream import WRONG_LAST_SEQUENCE, JetStream
+from shared.bus.payloads import Payloads
+from shared.contracts.message import Message
+
+M = TypeVar("M", bound=Message)
+
+DELETED = {"KV-Operation": "DEL"}
+TRIES = 50
+
+
+class Contended(BusError):
+    """Somebody else changed the key every time."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key!r} was changed by others {TRIES} times while this change was tried")
+
+
+class Bucket:
+    """One key-value bucket of messages of one kind."""
+
+    def __init__(self, name: str, jetstream: JetStream, payloads: Payloads) -> None:
+        self._stream = f"KV_{name}"
+        self._prefix = f"$KV.{name}."
+        self._jetstream = jetstream
+        self._payloads = payloads
+
+    async def get(self, key: str, kind: type[M]) -> tuple[M | None, int]:
+        """Return the value and its revision; (None, revision) when it is not there, revision 0 when it never was."""
+        stored = await self._jetstream.last(self._stream, self._prefix + key)
+        if stored is None:
+            return None, 0
+        if stored.headers is not None and stored.headers.get("KV-Operation") in {"DEL", "PURGE"}:
+            return None, stored.seq
+        return kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
+
+    async def put(self, key: str, value: Message, revision: int) -> int | None:
+        """Write if the key is still at `revision` (0: not there). Returns the new revision, None if it moved on."""
+        body, headers = await self._payloads.pack(value.encode())
+        return await self._put(key, body, {"Nats-Expected-Last-Subject-Sequence": str(revision), **(headers or {})})
+
+    async def _put(self, key: str, body: bytes, headers: dict[str, str]) -> int | None:
+        try:
+            return await self._jetstream.publish(self._prefix + key, body, headers=headers)
+        except Refused as refused:
+            if refused.err_code == WRONG_LAST_SEQUENCE:
+                return None
+            raise
+
+    async def delete(self, key: str) -> bool:
+        """Remove the key; whether it was there."""
+        for _ in range(TRIES):
+            stored = await self._jetstream.last(self._stream, self._prefix + key)
+            if stored is None or (stored.headers or {}).get("KV-Operation") in {"DEL", "PURGE"}:
+                return False
+            headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq), **DELETED}
+            if await self._put(key, b"", headers) is not None:
+                return True
+        raise Contended(key)
+
+    async def update(
+        self, key: str, kind: type[M], change: Callable[[M | None], M | None], *, fresh: bool = False
+    ) -> M | None:
+        """Apply a pure `change` until it is written on top of what it saw. None from `change` leaves the key alone.
+
+        `fresh` says that the key is probably not there, which saves the first read. A write whose answer was
+        lost is seen as somebody else's, so `change` must be idempotent.
+        """
+        current, revision = (None, 0) if fresh else await self.get(key, kind)
+        for _ in range(TRIES):
+            changed = change(current)
+            if changed is None:
+                return current
+            if await self.put(key, changed, revision) is not None:
+                return changed
+            current, revision = await self.get(key, kind)
+        raise Contended(key)

@@ -1,0 +1,105 @@
+"""Hearing about facts as they are stored. What is heard is a hint to look; what counts is read from the log."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from shared.bus.log import Log
+from shared.contracts.message import Message, Unreadable
+
+M = TypeVar("M", bound=Message)
+
+LOOK_AGAIN_S = 1.0
+
+
+class Live:
+    """Live feeds of the log on one connection."""
+
+    def __init__(self, client: Client, log: Log) -> None:
+        self._client = client
+        self._log = log
+        self._waiting: set[asyncio.Event] = set()
+
+    def reconnected(self) -> None:
+        """Whatever was said meanwhile was missed: everyone who waits looks at the log now."""
+        for event in self._waiting:
+            event.set()
+
+    async def expect(
+        self, subject: str, stored_as: str, kind: type[M], *, ask: Callable[[], Awaitable[object]] | None, until: float
+    ) -> M | None:
+        """Return a fact as soon as it is there; None when it is not there at loop time `until`.
+
+        Listens on `subject` before `ask` is awaited, so that an answer that comes at once is heard; looks at the
+        log every second and after a reconnect, because hints get lost.
+        """
+        loop = asyncio.get_running_loop()
+        heard: list[Msg] = []
+        wake = asyncio.Event()
+
+        async def take(msg: Msg) -> None:
+            heard.append(msg)
+            wake.set()
+
+        subscription = await self._client.subscribe(subject, cb=take)
+        self._waiting.add(wake)
+        try:
+            if ask is not None:
+                await ask()
+            while True:
+                remaining_s = until - loop.time()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_AGAIN_S, max(remaining_s, 0.0))):
+                        await wake.wait()
+                wake.clear()
+                if heard:
+                    msg = heard.pop()
+                    with contextlib.suppress(Unreadable):
+                        return kind.decode(await self._log.payloads.unpack(msg.data, msg.headers))
+                if (found := await self._log.read(stored_as, kind)) is not None:
+                    return found
+                if remaining_s <= 0:
+                    return None
+        finally:
+            self._waiting.discard(wake)
+            if not self._client.is_closed:
+                await subscription.unsubscribe()
+
+    @asynccontextmanager
+    async def listen(self, *subjects: str, bound: int = 4096) -> AsyncIterator["asyncio.Queue[Msg | None]"]:
+        """Hear everything on some subjects. None in the queue says: something may have been missed, look at the log."""
+        queue: asyncio.Queue[Msg | None] = asyncio.Queue(bound)
+        wake = asyncio.Event()
+
+        async def take(msg: Msg) -> None:
+            if not queue.full():
+                queue.put_nowait(msg)
+            else:
+                wake.set()
+
+        subscriptions = [await self._client.subscribe(subject, cb=take) for subject in subjects]
+        self._waiting.add(wake)
+
+        async def nudge() -> None:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await wake.wait()
+                wake.clear()
+                if queue.empty():
+                    queue.put_nowait(None)
+
+        nudger = asyncio.create_task(nudge())
+        try:
+            yield queue
+        finally:
+            nudger.cancel()
+            self._waiting.discard(wake)
+            for subscription in subscriptions:
+                if not self._client.is_closed:
+                    await subscription.unsubscribe()

@@ -1,0 +1,101 @@
+"""The log of runs, and the commands that follow from it.
+
+A fact is written once only; whoever comes second gets what the first wrote and goes on with that. A
+command is refused while a copy of it is queued, which is as good as sent. (ADR 0002)
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from shared import subjects
+from shared.bus.errors import BusError
+from shared.bus.jetstream import JetStream, Stored
+from shared.bus.payloads import Payloads
+from shared.contracts.commands import DeadlinePassed, SubmitRequest
+from shared.contracts.message import Message, Run
+from shared.topology import EVENTS, FINISHES
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[M]):
+    """A fact as the log keeps it. `mine` is False when somebody's, or an earlier try's, was there before."""
+
+    fact: M
+    mine: bool
+
+
+class FactVanished(BusError):
+    """The log refused a fact as already there and then did not have it: only expiry or an operator does that."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"{subject!r} exists and cannot be read: was the stream {EVENTS} purged?")
+
+
+class Log:
+    """Facts and commands on one connection."""
+
+    def __init__(self, jetstream: JetStream, payloads: Payloads) -> None:
+        self.jetstream = jetstream
+        self.payloads = payloads
+
+    async def write(self, subject: str, fact: M) -> Written[M]:
+        """Write a fact once only, and return the one that the log has now."""
+        body, headers = await self.payloads.pack(fact.encode())
+        if await self.jetstream.publish_once(subject, body, headers=headers) is not None:
+            return Written(fact, mine=True)
+        stored = await self.read(subject, type(fact))
+        if stored is None:
+            raise FactVanished(subject)
+        return Written(stored, mine=stored == fact)
+
+    async def read(self, subject: str, kind: type[M]) -> M | None:
+        """Read a fact from the log's leader. Raises `Unreadable` for one that a later version wrote."""
+        stored = await self.jetstream.last(EVENTS, subject)
+        return None if stored is None else await self.decode(stored, kind)
+
+    async def exists(self, subject: str) -> bool:
+        """Whether a fact is on the log, by its leader."""
+        return await self.jetstream.last(EVENTS, subject) is not None
+
+    async def decode(self, stored: Stored, kind: type[M]) -> M:
+        """Read a stored message, fetching its body where it travelled by reference."""
+        return kind.decode(await self.payloads.unpack(stored.data, stored.headers))
+
+    async def facts(self, tenant: str, run_id: str) -> list[Stored]:
+        """Every fact of a run that some replica has, oldest first: for showing, and for finding what must be there."""
+        return await self.jetstream.direct_all(EVENTS, [subjects.events(tenant, run_id).all])
+
+    async def send(self, subject: str, command: Message) -> bool:
+        """Send a command unless a copy of it is queued. Returns whether this one was taken. Raises `QueueFull`."""
+        body, headers = await self.payloads.pack(command.encode())
+        return await self.jetstream.publish_once(subject, body, headers=headers) is not None
+
+    async def send_at(self, subject: str, target: str, command: Message, at: datetime) -> bool:
+        """Have the bus send a command to `target` at a time; once per `subject`, like `send`. (NATS ADR-51)"""
+        body, headers = await self.payloads.pack(command.encode())
+        schedule = {"Nats-Schedule": f"@at {rfc3339(at)}", "Nats-Schedule-Target": target}
+        return await self.jetstream.publish_once(subject, body, headers={**schedule, **(headers or {})}) is not None
+
+    async def submit(self, command: SubmitRequest) -> None:
+        """Queue a request; the run's id makes a repeated one a single one. Raises `QueueFull`."""
+        body, headers = await self.payloads.pack(command.encode())
+        subject = subjects.request(command.run.tenant, command.run.priority)
+        await self.jetstream.publish(subject, body, headers={"Nats-Msg-Id": command.run.run_id, **(headers or {})})
+
+    async def set_timer(self, run: Run) -> None:
+        """Have the bus say when the run's time is over. Idempotent."""
+        await self.send_at(
+            subjects.timer(run.run_id), subjects.deadline(run.run_id), DeadlinePassed(run=run), run.deadline_at
+        )
+
+    async def take_timer_back(self, run_id: str) -> None:
+        """Forget a run's deadline. Idempotent."""
+        await self.jetstream.purge(FINISHES, subjects.timer(run_id))
+
+
+def rfc3339(at: datetime) -> str:
+    """Return the time as the schedule header wants it."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
