@@ -1,0 +1,64 @@
+"""The calls and commands that a category leads to. Pure: a function of what is on the log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.contracts.commands import ChatRequest, ExecuteCall
+from shared.contracts.events import RunCategorized
+from shared.contracts.ids import Lane, Purpose
+from shared.contracts.message import ChatMessage, Run
+from shared.conversation import conversation, fitting, user_message
+
+CATEGORIZE = "categorize"
+ANSWER = "answer"
+
+SHOWN_TO_CATEGORIZER_CHARS = 4_000
+HISTORY_SHOWN_TOKENS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """What the configuration says of a role, as far as a conversation needs it."""
+
+    role: str
+    system_prompt: str
+    examples: tuple[ChatMessage, ...]
+    window_tokens: int
+    max_tokens: int
+
+
+def categorize(run: Run, request: ChatRequest, history: Sequence[ChatMessage], persona: Persona) -> ExecuteCall:
+    """Return the call that asks for the letter. It sees the head and the tail of a long message: enough to judge."""
+    text = request.message
+    if len(text) > SHOWN_TO_CATEGORIZER_CHARS:
+        half = SHOWN_TO_CATEGORIZER_CHARS // 2
+        text = f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"
+    system = (ChatMessage(role="system", content=persona.system_prompt),)
+    return ExecuteCall(
+        run=run,
+        call=CATEGORIZE,
+        purpose=Purpose.DECISION,
+        lane=Lane.CONTROL,
+        role=persona.role,
+        messages=(*system, *persona.examples, *fitting(history, HISTORY_SHOWN_TOKENS), user_message(text)),
+    )
+
+
+def answer(fact: RunCategorized, request: ChatRequest, history: Sequence[ChatMessage], persona: Persona) -> ExecuteCall:
+    """Return the call that answers an L or M request."""
+    return ExecuteCall(
+        run=fact.run,
+        call=ANSWER,
+        purpose=Purpose.ANSWER,
+        role=persona.role,
+        messages=conversation(
+            persona.system_prompt,
+            history,
+            user_message(request.message, request.images),
+            window_tokens=persona.window_tokens,
+            answer_tokens=persona.max_tokens,
+        ),
+        stream=True,
+        category=fact.category,
+        spent=fact.spent,
+    )

@@ -1,0 +1,155 @@
+"""Read the log, decide, write the log, send on, ack: one request at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.categorizer import calls
+from services.categorizer.calls import Persona
+from services.categorizer.routing import (
+    AskModel,
+    Denied,
+    Direct,
+    Orchestrated,
+    Route,
+    Rules,
+    by_letter,
+    by_rules,
+    without_model,
+)
+from shared import subjects
+from shared.bus.connection import Bus
+from shared.bus.delivery import Delivery, Done, Poison, Verdict
+from shared.contracts.commands import ChatRequest, FinishRun, PlanRun, Spent, SubmitRequest
+from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, Session
+from shared.contracts.ids import Category, Purpose
+from shared.contracts.message import ChatMessage, Run, Unreadable
+from shared.conversation import estimated_tokens, history_of, tokens_of
+from shared.faults import point
+from shared.observe import metrics
+from shared.observe.logs import bound
+
+log = logging.getLogger("segue.categorizer")
+
+IMAGE_TOKENS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Categorizer:
+    """What the handler needs; made in `app.py`."""
+
+    bus: Bus
+    rules: Rules
+    personas: Mapping[str, Persona]
+    categorizer_role: str
+    now: Callable[[], datetime]
+
+    async def submitted(self, delivery: Delivery) -> Verdict:
+        """Take a request from acceptance to the command that follows from its category."""
+        try:
+            body = await self.bus.payloads.unpack(delivery.data, delivery.headers)
+            command = SubmitRequest.decode(body)
+        except Unreadable as error:
+            raise Poison(str(error)) from error
+        with bound(run_id=command.run.run_id, tenant=command.run.tenant):
+            return await self._submitted(command)
+
+    async def _submitted(self, command: SubmitRequest) -> Verdict:
+        bus, run = self.bus, command.run
+        facts = subjects.events(run.tenant, run.run_id)
+        point("categorizer.taken")
+        if command.source == "bus":
+            await bus.log.set_timer(run)
+            point("categorizer.timer_set")
+        accepted = await bus.log.write(
+            facts.accepted, RunAccepted(run=run, request=command.request, by="categorizer")
+        )
+        point("categorizer.accepted")
+        run, request = accepted.fact.run, accepted.fact.request
+        if not isinstance(request, ChatRequest):
+            return Done()  # the run's id is a workflow's, which the planner has accepted: nothing to categorise
+        if accepted.mine:
+            metrics.RUNS_ACCEPTED.labels(command.source).inc()
+        elif await bus.log.exists(facts.ended):
+            return Done()
+        history = await self._history(run, request)
+        category = None if accepted.mine else await bus.log.read(facts.category, RunCategorized)
+        if category is None:
+            category = await self._categorize(run, request, history)
+            point("categorizer.categorized")
+        await self._send_on(category, request, history)
+        point("categorizer.sent")
+        return Done()
+
+    async def _history(self, run: Run, request: ChatRequest) -> tuple[ChatMessage, ...]:
+        if run.session_id is None or request.new_session:
+            return ()
+        session, _ = await self.bus.sessions.get(f"{run.tenant}.{run.session_id}", Session)
+        return history_of(session)
+
+    async def _categorize(self, run: Run, request: ChatRequest, history: tuple[ChatMessage, ...]) -> RunCategorized:
+        tokens = (
+            request.context_tokens
+            + sum(tokens_of(message) for message in history)
+            + estimated_tokens(request.message)
+            + IMAGE_TOKENS * len(request.images)
+        )
+        route = by_rules(request, tokens, self.rules)
+        spent, by = Spent(), "rules"
+        if isinstance(route, AskModel):
+            settled = await self._ask(run, request, history)
+            by = "model"
+            if settled is None or settled.outcome == "failed":
+                log.warning("categorizer.unavailable", extra={"fault": settled.fault.message if settled and settled.fault else None})
+                route = without_model(settled.fault if settled else None, self.rules)
+                by = "fallback"
+            else:
+                route = by_letter(settled.text, self.rules)
+            if settled is not None:
+                spent = settled.as_spent()
+        fact = _fact(run, route, tokens, spent)
+        written = await self.bus.log.write(subjects.events(run.tenant, run.run_id).category, fact)
+        if written.mine:
+            metrics.RUNS_CATEGORIZED.labels(written.fact.category or "denied", by).inc()
+        return written.fact
+
+    async def _ask(self, run: Run, request: ChatRequest, history: tuple[ChatMessage, ...]) -> CallSettled | None:
+        """Have the Categorizer AI asked, and wait for its word on the log: until the run's deadline at most."""
+        call = calls.categorize(run, request, history, self.personas[self.categorizer_role])
+        name, purpose = call.call, Purpose.DECISION
+        loop = asyncio.get_running_loop()
+        return await self.bus.live.expect(
+            subjects.live(run.tenant, run.run_id).settled(purpose, name),
+            subjects.events(run.tenant, run.run_id).settled(purpose, name),
+            CallSettled,
+            ask=lambda: self.bus.log.send(subjects.call(run, call.lane, purpose, name), call),
+            until=loop.time() + max(0.0, (run.deadline_at - self.now()).total_seconds()),
+        )
+
+    async def _send_on(self, fact: RunCategorized, request: ChatRequest, history: tuple[ChatMessage, ...]) -> None:
+        run = fact.run
+        if fact.category is None:
+            command = FinishRun(run=run, outcome="denied", fault=fact.fault)
+            await self.bus.log.send(subjects.finish(run), command)
+        elif fact.category is Category.H:
+            plan = PlanRun(run=run, request=request, history=history, spent=fact.spent)
+            await self.bus.log.send(subjects.workflow(run), plan)
+        else:
+            call = calls.answer(fact, request, history, self.personas[fact.role or ""])
+            await self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call)
+
+
+def _fact(run: Run, route: Route, tokens: int, spent: Spent) -> RunCategorized:
+    category, role, reason, fault = None, None, "", None
+    match route:
+        case Denied():
+            reason, fault = route.fault.code, route.fault
+        case Direct():
+            category, role, reason = route.category, route.role, route.reason
+        case Orchestrated():
+            category, reason = Category.H, route.reason
+    return RunCategorized(
+        run=run, category=category, role=role, reason=reason, context_tokens=tokens, spent=spent, fault=fault
+    )

@@ -1,0 +1,42 @@
+"""`python -m shared.provision`: declare every stream, consumer and bucket on the server of SEGUE_NATS_URL."""
+
+import asyncio
+import os
+import sys
+
+import nats
+
+from shared.bus.provisioner import provision
+from shared.config import load
+from shared.config.environment import Environment
+from shared.topology import Limits
+
+CONNECT_WITHIN_S = 30.0
+
+
+async def main() -> int:
+    environment = Environment.read(os.environ)
+    configuration = load().configuration
+    limits = Limits(
+        max_queue_depth=configuration.queuing.max_queue_depth,
+        max_queue_depth_per_tenant=max(1, configuration.queuing.max_queue_depth // 2),
+        retention_days=configuration.orchestration.state_retention_days,
+        replicas=environment.replicas,
+    )
+    client = await nats.connect(
+        [part.strip() for part in environment.nats_url.split(",")],
+        name="segue-provision",
+        connect_timeout=2,
+        max_reconnect_attempts=int(CONNECT_WITHIN_S / 0.25),
+        reconnect_time_wait=0.25,
+    )
+    done = await provision(client, limits)
+    await client.close()
+    print(  # noqa: T201 - what an operator who runs it wants to see
+        f"provisioned: {len(done.created)} created, {len(done.updated)} updated, {len(done.unchanged)} unchanged"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
