@@ -134,7 +134,7 @@ class Categorizer:
             command = FinishRun(run=run, outcome="denied", fault=fact.fault)
             await self.bus.log.send(subjects.finish(run), command)
         elif fact.category is Category.H:
-            plan = PlanRun(run=run, request=request, history=history, spent=fact.spent)
+            plan = PlanRun(run=run, request=request, history=history, spent=fact.spent, source="categorizer")
             await self.bus.log.send(subjects.workflow(run), plan)
         else:
             call = calls.answer(fact, request, history, self.personas[fact.role or ""])

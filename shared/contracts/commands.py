@@ -50,7 +50,10 @@ class PlanRun(Message):
     run: Run
     request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
     history: tuple[ChatMessage, ...] = ()
+    """The session, for a chat request."""
     spent: "Spent" = Field(default_factory=lambda: Spent())
+    source: Literal["gateway", "categorizer", "bus"] = "bus"
+    """Who wrote it: a run that comes by the bus gets its deadline from the planner."""
 
 
 class Spent(Part):

@@ -63,6 +63,16 @@ class AttemptStarted(Message):
     started_at: AwareDatetime
 
 
+class Progress(Message):
+    """How far a workflow is: one letter a task in `states`. In the `runs` bucket, by compare-and-set; the planner's own.
+
+    A cache of the log that parallel settlements meet in: it can be rebuilt from the plan and the settled calls.
+    """
+
+    states: str = Field(pattern=r"^[wsdf]*$")
+    """In the plan's order: waiting, started, done, failed."""
+
+
 class UnknownAttempt(Part):
     """An attempt whose outcome died with its executor."""
 

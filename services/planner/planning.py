@@ -1,0 +1,121 @@
+"""What the master AI is asked for, and how its answer is read. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import JsonValue
+
+from shared.contracts.commands import ExecuteCall, Spent
+from shared.contracts.ids import Category, Lane, Purpose
+from shared.contracts.message import ChatMessage, Run
+from shared.conversation import fitting, user_message
+from shared.workflows.validation import Catalogue, Invalid, Problem, Valid, validate
+
+ACKNOWLEDGE: Final = "acknowledge"
+ANSWER: Final = "answer"
+SCHEMA_NAME: Final = "segue_workflow"
+MAX_REPAIRS: Final = 2
+MAX_PLANNED_TASKS: Final = 12
+HISTORY_TOKENS: Final = 2_000
+PLAN_TOKENS: Final = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a plan may use: roles with their purpose, and addons."""
+
+    purposes: Mapping[str, str]
+    addons: tuple[str, ...]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(frozenset(self.purposes), frozenset(self.addons), MAX_PLANNED_TASKS)
+
+
+def schema(offer: Offer) -> dict[str, JsonValue]:
+    """Return the JSON Schema of a plan, in the subset that strict structured output takes everywhere."""
+    task: dict[str, JsonValue] = {
+        "type": "object",
+        "properties": {
+            "model": {"type": "string", "enum": sorted(offer.purposes)},
+            "prompt": {"type": "string"},
+            "output_variable": {"type": "string"},
+            "config": {
+                "type": "object",
+                "properties": {"addons": {"type": "array", "items": {"type": "string", "enum": list(offer.addons)}}},
+                "required": ["addons"],
+                "additionalProperties": False,
+            },
+        },
+        "required": ["model", "prompt", "output_variable", "config"],
+        "additionalProperties": False,
+    }
+    queue: dict[str, JsonValue] = {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": ["linear", "inline"]},
+            "tasks": {"type": "array", "items": task},
+        },
+        "required": ["type", "tasks"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"workflow": {"type": "array", "items": queue}},
+        "required": ["workflow"],
+        "additionalProperties": False,
+    }
+
+
+def opening(base_prompt: str, offer: Offer, history: Sequence[ChatMessage], message: ChatMessage) -> tuple[ChatMessage, ...]:
+    """Return the conversation that asks for a plan."""
+    roles = "\n".join(f"- {role}: {purpose}" for role, purpose in sorted(offer.purposes.items()))
+    limits = f"At most {MAX_PLANNED_TASKS} tasks. Answer with the JSON of the workflow and nothing else."
+    system = (
+        f"{base_prompt}\n\nModels you may use in a workflow:\n{roles}\n\n"
+        f"Addons you may name in config.addons: {', '.join(offer.addons)}\n\n{limits}"
+    )
+    return (ChatMessage(role="system", content=system), *fitting(history, HISTORY_TOKENS), message)
+
+
+def repair(asked: Sequence[ChatMessage], answer: str, problems: Sequence[Problem]) -> tuple[ChatMessage, ...]:
+    """Return the conversation that hands a plan back with its errors."""
+    listed = "\n".join(f"- {problem.path}: {problem.message}" for problem in problems[:20])
+    return (
+        *asked,
+        ChatMessage(role="assistant", content=answer[:20_000]),
+        user_message(f"That workflow cannot run:\n{listed}\nAnswer with the corrected JSON and nothing else."),
+    )
+
+
+def plan_call(
+    run: Run, role: str, messages: tuple[ChatMessage, ...], offer: Offer, attempt: int, spent: Spent
+) -> ExecuteCall:
+    """Return the call that asks for a plan, the first or a repaired one."""
+    return ExecuteCall(
+        run=run,
+        call=f"plan-{attempt}",
+        purpose=Purpose.DECISION,
+        lane=Lane.TEXT,
+        role=role,
+        messages=messages,
+        max_tokens=PLAN_TOKENS,
+        response_schema=schema(offer),
+        response_schema_name=SCHEMA_NAME,
+        category=Category.H,
+        spent=spent,
+    )
+
+
+def read_plan(text: str, catalogue: Catalogue) -> Valid | Invalid:
+    """Return the workflow that a model wrote, or every problem with it. Fences and prose around the JSON are ignored."""
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0 or end < start:
+        return Invalid((Problem("$", "not_json", "the answer contains no JSON object"),))
+    try:
+        document = json.loads(text[start : end + 1])
+    except ValueError as error:
+        return Invalid((Problem("$", "not_json", f"the answer is not valid JSON: {error}"),))
+    return validate(document, catalogue)
