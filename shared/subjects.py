@@ -87,6 +87,10 @@ class Facts:
     def all(self) -> str:
         return f"{self.prefix}.>"
 
+    @property
+    def all_settled(self) -> tuple[str, ...]:
+        return tuple(f"{self.prefix}.call.{purpose}.*.settled" for purpose in Purpose)
+
     def attempt(self, purpose: Purpose, name: str, attempt: int) -> str:
         return f"{self.prefix}.call.{purpose}.{name}.attempt.{attempt}"
 

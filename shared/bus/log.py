@@ -68,6 +68,12 @@ class Log:
         """Every fact of a run that some replica has, oldest first: for showing, and for finding what must be there."""
         return await self.jetstream.direct_all(EVENTS, [subjects.events(tenant, run_id).all])
 
+    async def story(self, tenant: str, run_id: str) -> list[Stored]:
+        """The run's decisions without its attempts, oldest first, from some replica: at most 1024."""
+        facts = subjects.events(tenant, run_id)
+        wanted = [facts.accepted, facts.category, facts.plan, facts.ended, *facts.all_settled]
+        return await self.jetstream.direct_all(EVENTS, wanted)
+
     async def send(self, subject: str, command: Message) -> bool:
         """Send a command unless a copy of it is queued. Returns whether this one was taken. Raises `QueueFull`."""
         body, headers = await self.payloads.pack(command.encode())

@@ -1,0 +1,222 @@
+"""What the caller gets. Pure: the end of a run as a function of what is on its log."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from shared.contracts.commands import ChatRequest, FinishRun, Spent
+from shared.contracts.events import (
+    CallSettled,
+    RunAccepted,
+    RunCategorized,
+    RunEnded,
+    RunPlanned,
+    Session,
+    Turn,
+)
+from shared.contracts.ids import Category
+from shared.contracts.message import ChatMessage, Fault, Run
+from shared.contracts.workflow import Task, Workflow
+from shared.conversation import user_message
+
+KEPT_SESSION_CHARS = 4_000_000
+"""A session keeps its latest turns within this, which is more than any model of 2026 can read (900,000 tokens)."""
+
+
+def of_answer(settled: CallSettled, now: datetime) -> RunEnded:
+    """Return the end of a run that one call answers."""
+    spent = settled.spent.plus(settled.as_spent())
+    answered = settled.outcome == "answered"
+    return RunEnded(
+        run=settled.run,
+        outcome="completed" if answered else "failed",
+        category=settled.category,
+        text=settled.text,
+        fault=settled.fault,
+        note=settled.note,
+        role=settled.role,
+        model=settled.model,
+        spent=spent,
+        ended_at=now,
+    )
+
+
+def of_denial(command: FinishRun, spent: Spent, now: datetime) -> RunEnded:
+    """Return the end of a run that was refused."""
+    return RunEnded(run=command.run, outcome="denied", fault=command.fault, spent=spent, ended_at=now)
+
+
+def of_deadline(run: Run, category: Category | None, spent: Spent, waited_for: str, result: Mapping[str, JsonValue] | None, now: datetime) -> RunEnded:
+    """Return the end of a run whose time is over: what it waited for, and what it has so far."""
+    given_s = (run.deadline_at - run.born_at).total_seconds()
+    fault = Fault(
+        type="resource",
+        code="deadline",
+        status=504,
+        message=f"not done within {given_s:.0f} s; at the end it waited for {waited_for}. Try again, or allow more time",
+    )
+    return RunEnded(
+        run=run,
+        outcome="failed",
+        category=category,
+        fault=fault,
+        spent=spent,
+        result=dict(result) if result else None,
+        ended_at=now,
+    )
+
+
+def named_tasks(workflow: Workflow) -> tuple[tuple[str, str, Task], ...]:
+    """Return every task as (its call's name, its output's name, itself), in the plan's order."""
+    return tuple(
+        (f"{q}-{t}", task.output_variable or f"task_{q + 1}_{t + 1}", task)
+        for q, queue in enumerate(workflow.workflow)
+        for t, task in enumerate(queue.tasks)
+    )
+
+
+def outputs(workflow: Workflow, settled: Mapping[str, CallSettled]) -> dict[str, JsonValue]:
+    """Return what the answered tasks put out, by name, in the plan's order."""
+    return {
+        output: settled[name].text or ""
+        for name, output, _ in named_tasks(workflow)
+        if name in settled and settled[name].outcome == "answered"
+    }
+
+
+def first_fault(workflow: Workflow, settled: Mapping[str, CallSettled]) -> tuple[str, Fault] | None:
+    """Return the first task in the plan's order that failed, by its output's name, and why."""
+    for name, output, _ in named_tasks(workflow):
+        call = settled.get(name)
+        if call is not None and call.fault is not None:
+            return output, call.fault
+    return None
+
+
+def of_workflow(
+    run: Run,
+    planned: RunPlanned,
+    settled: Mapping[str, CallSettled],
+    decisions: Sequence[CallSettled],
+    final: CallSettled | None,
+    acknowledgement: str | None,
+    now: datetime,
+) -> RunEnded:
+    """Return the end of a workflow. `final` is the assembling (or explaining) call's word, where one was asked for."""
+    workflow = planned.workflow
+    assert workflow is not None
+    spent = planned.spent
+    for call in (*settled.values(), *decisions):
+        spent = spent.plus(call.as_spent())
+    put_out = outputs(workflow, settled)
+    failure = first_fault(workflow, settled)
+    last = next((settled[name] for name, _, _ in reversed(named_tasks(workflow)) if name in settled), None)
+    orchestrated = planned.source == "model"
+    text = final.text if final is not None and final.outcome == "answered" else None
+    if text is None and orchestrated and failure is None:
+        text = _joined(workflow, put_out)
+    return RunEnded(
+        run=run,
+        outcome="completed" if failure is None else "failed",
+        category=Category.H if orchestrated else None,
+        text=text,
+        acknowledgement=acknowledgement,
+        result={**workflow.variables, **put_out},
+        fault=None if failure is None else _told(*failure),
+        role=(final or last).role if (final or last) is not None else None,  # type: ignore[union-attr]  # checked just before
+        model=(final or last).model if (final or last) is not None else None,  # type: ignore[union-attr]  # checked just before
+        spent=spent,
+        ended_at=now,
+    )
+
+
+def _told(output: str, fault: Fault) -> Fault:
+    return fault.model_copy(update={"message": f"task {output!r} failed: {fault.message}"})
+
+
+def _joined(workflow: Workflow, put_out: Mapping[str, JsonValue]) -> str:
+    """Return the results themselves, for when the assembling model cannot be had: the last queue's, under their names."""
+    last = len(workflow.workflow) - 1
+    names = [output for name, output, _ in named_tasks(workflow) if name.startswith(f"{last}-")]
+    texts = [(name, str(put_out[name])) for name in names if name in put_out]
+    if len(texts) == 1:
+        return texts[0][1]
+    return "\n\n".join(f"## {name.replace('_', ' ')}\n\n{text}" for name, text in texts)
+
+
+def assembly_prompt(request: ChatRequest, put_out: Mapping[str, JsonValue], budget_chars: int) -> str:
+    """Return what the Finished Task AI gets to read: the request and every result, shortened evenly when they are long."""
+    share = max(500, budget_chars // max(1, len(put_out)))
+    parts = [f"<result name={name!r}>\n{_shortened(str(text), share)}\n</result>" for name, text in put_out.items()]
+    return (
+        f"The request was:\n<request>\n{_shortened(request.message, budget_chars // 4)}\n</request>\n\n"
+        f"The work is done. The results, in order:\n" + "\n".join(parts) + "\n\nWrite the final answer to the request."
+    )
+
+
+def failure_prompt(request: ChatRequest, task: str, fault: Fault, put_out: Mapping[str, JsonValue]) -> str:
+    """Return what the AI Workers Failed AI gets to read."""
+    kept = ", ".join(put_out) or "nothing"
+    return (
+        f"The request was:\n<request>\n{_shortened(request.message, 4_000)}\n</request>\n\n"
+        f"The step {task!r} failed: {fault.message} (kind of error: {fault.type}, {fault.code}). Finished and kept: {kept}.\n\n"
+        "Explain this to the person who asked, honestly and briefly, and say what they can do now."
+    )
+
+
+def _shortened(text: str, chars: int) -> str:
+    if len(text) <= chars:
+        return text
+    half = chars // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"
+
+
+def turn_of(accepted: RunAccepted, ended: RunEnded) -> Turn | None:
+    """Return what a run adds to its session; None for what is no conversation or has no answer."""
+    if not isinstance(accepted.request, ChatRequest) or ended.outcome != "completed" or ended.text is None:
+        return None
+    return Turn(
+        run_id=ended.run.run_id,
+        user=user_message(accepted.request.message, accepted.request.images),
+        assistant=ChatMessage(role="assistant", content=ended.text),
+        asked_at=ended.run.born_at,
+        answered_at=ended.ended_at,
+    )
+
+
+def with_turn(session: Session | None, turn: Turn | None, run_id: str, now: datetime) -> Session | None:
+    """Return the session with a run's turn in it exactly once, in the order of asking; None when it is so already.
+
+    A `turn` of None takes away what an earlier try may have written for this run.
+    """
+    there = session or Session(created_at=turn.asked_at if turn is not None else now)
+    others = tuple(other for other in there.turns if other.run_id != run_id)
+    turns = others if turn is None else tuple(sorted((*others, turn), key=lambda one: one.asked_at))
+    if session is not None and turns == session.turns:
+        return None
+    if session is None and turn is None:
+        return None
+    return there.model_copy(update={"turns": _latest(turns)})
+
+
+def _latest(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    left = KEPT_SESSION_CHARS
+    for kept, turn in enumerate(reversed(turns)):
+        left -= len(str(turn.user.content)) + len(str(turn.assistant.content if turn.assistant else ""))
+        if left < 0 and kept > 0:
+            return turns[len(turns) - kept :]
+    return turns
+
+
+def waits_for(accepted: RunAccepted | None, category: RunCategorized | None, planned: RunPlanned | None, open_calls: Sequence[str]) -> str:
+    """Return in words what a run that has not ended waits for."""
+    if open_calls:
+        return f"the model call{'s' if len(open_calls) > 1 else ''} {', '.join(open_calls[:5])}"
+    if accepted is None:
+        return "a categorizer or planner to take its request"
+    if planned is not None:
+        return "the planner or an executor to take its next step"
+    if category is None and isinstance(accepted.request, ChatRequest):
+        return "its category"
+    return "an executor to take its call" if category is not None and category.role is not None else "its plan"

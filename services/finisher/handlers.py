@@ -1,0 +1,229 @@
+"""End runs: an answer that is settled, a workflow that is through, a refusal, a deadline."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from services.finisher import assembly
+from services.finisher.story import Story, complete, read_story
+from shared import subjects
+from shared.bus.connection import Bus
+from shared.bus.delivery import Delivery, Done, Poison, Verdict
+from shared.contracts.commands import CancelRun, ChatRequest, DeadlinePassed, ExecuteCall, FinishRun
+from shared.contracts.events import CallSettled, RunAccepted, RunEnded, RunPlanned, Session
+from shared.contracts.ids import Category, Lane, Purpose
+from shared.contracts.message import ChatMessage, Message, Run, Unreadable
+from shared.conversation import CHARS_PER_TOKEN, estimated_tokens, user_message
+from shared.faults import point
+from shared.observe import metrics
+from shared.observe.logs import bound
+from shared.unreadable import end_run_of
+
+log = logging.getLogger("segue.finisher")
+
+M = TypeVar("M", bound=Message)
+
+FINAL = "final"
+EXPLAIN = "explain"
+LEAST_ANSWER_TOKENS = 500
+MOST_ANSWER_TOKENS = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Presenters:
+    """The roles that speak to the caller at the end of an orchestrated run."""
+
+    finished_role: str
+    finished_prompt: str
+    finished_window_tokens: int
+    failed_role: str
+    failed_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finisher:
+    """What the handlers need; made in `app.py`."""
+
+    bus: Bus
+    presenters: Presenters
+    now: Callable[[], datetime]
+
+    async def answered(self, delivery: Delivery) -> Verdict:
+        """End a run that one call answers: its `settled` is the word."""
+        settled = await self._decoded(delivery, CallSettled)
+        run = settled.run
+        with bound(run_id=run.run_id, tenant=run.tenant):
+            point("finisher.taken")
+            if delivery.delivered > 1 and (ended := await self._ended(run)) is not None:
+                await self._tidy(run, ended)
+                return Done()
+            accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
+            point("finisher.read")
+            await self._end(assembly.of_answer(settled, self.now()), accepted)
+            return Done()
+
+    async def finished(self, delivery: Delivery) -> Verdict:
+        """End a run that was refused, or whose workflow is through."""
+        command = await self._decoded(delivery, FinishRun)
+        run = command.run
+        with bound(run_id=run.run_id, tenant=run.tenant):
+            point("finisher.taken")
+            if delivery.delivered > 1 and (ended := await self._ended(run)) is not None:
+                await self._tidy(run, ended)
+                return Done()
+            story = await read_story(self.bus, run)
+            point("finisher.read")
+            if command.outcome == "denied":
+                await self._end(assembly.of_denial(command, story.spent(), self.now()), story.accepted)
+                return Done()
+            await self._end(await self._of_workflow(run, story), story.accepted)
+            return Done()
+
+    async def overdue(self, delivery: Delivery) -> Verdict:
+        """End a run whose time is over, unless it has ended."""
+        run = (await self._decoded(delivery, DeadlinePassed)).run
+        with bound(run_id=run.run_id, tenant=run.tenant):
+            point("finisher.taken")
+            if (ended := await self._ended(run)) is not None:
+                await self._tidy(run, ended)
+                return Done()
+            story = await read_story(self.bus, run)
+            await complete(self.bus, run, story, ())
+            ended = await self._of_deadline(run, story)
+            log.warning("run.deadline", extra={"waited_for": ended.fault.message if ended.fault else None})
+            await self._end(ended, story.accepted)
+            hint = CancelRun(run_id=run.run_id, reason="deadline")
+            await self.bus.client.publish(subjects.cancel(run.tenant, run.run_id), hint.encode())
+            return Done()
+
+    async def _decoded(self, delivery: Delivery, kind: type[M]) -> M:
+        body = await self.bus.payloads.unpack(delivery.data, delivery.headers)
+        try:
+            return kind.decode(body)
+        except Unreadable as error:
+            if kind is not FinishRun:  # what ends runs cannot be answered with itself
+                await end_run_of(self.bus, body, str(error))
+            raise Poison(str(error)) from error
+
+    async def _ended(self, run: Run) -> RunEnded | None:
+        return await self.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
+
+    async def _of_workflow(self, run: Run, story: Story) -> RunEnded:
+        """Put a workflow's end together; an orchestrated one is presented, or its failure explained, by a model."""
+        await complete(self.bus, run, story, ())
+        if story.planned is None or story.planned.workflow is None:
+            raise Poison(f"the log has no workflow of run {run.run_id}, which is to be finished")
+        await complete(self.bus, run, story, [name for name, _, _ in assembly.named_tasks(story.planned.workflow)])
+        final = await self._presented(run, story, story.planned)
+        acknowledgement = story.decisions.get("acknowledge")
+        told = [call for name, call in story.decisions.items() if name == "acknowledge"]
+        return assembly.of_workflow(
+            run,
+            story.planned,
+            story.tasks,
+            [*told, final] if final is not None else told,
+            final,
+            acknowledgement.text if acknowledgement is not None else None,
+            self.now(),
+        )
+
+    async def _presented(self, run: Run, story: Story, planned: RunPlanned) -> CallSettled | None:
+        request = story.accepted.request if story.accepted is not None else None
+        if planned.source != "model" or not isinstance(request, ChatRequest) or planned.workflow is None:
+            return None
+        presenters = self.presenters
+        outputs = assembly.outputs(planned.workflow, story.tasks)
+        failure = assembly.first_fault(planned.workflow, story.tasks)
+        if failure is None:
+            results = sum(estimated_tokens(str(text)) for text in outputs.values())
+            answer_tokens = min(MOST_ANSWER_TOKENS, max(LEAST_ANSWER_TOKENS, results + LEAST_ANSWER_TOKENS))
+            budget_chars = CHARS_PER_TOKEN * max(2_000, presenters.finished_window_tokens - answer_tokens - 2_000)
+            prompt = assembly.assembly_prompt(request, outputs, budget_chars)
+            call = _call(run, FINAL, presenters.finished_role, presenters.finished_prompt, prompt, answer_tokens)
+        else:
+            prompt = assembly.failure_prompt(request, *failure, outputs)
+            call = _call(run, EXPLAIN, presenters.failed_role, presenters.failed_prompt, prompt, None)
+        loop = asyncio.get_running_loop()
+        point("finisher.presenting")
+        return await self.bus.live.expect(
+            subjects.live(run.tenant, run.run_id).settled(call.purpose, call.call),
+            subjects.events(run.tenant, run.run_id).settled(call.purpose, call.call),
+            CallSettled,
+            ask=lambda: self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call),
+            until=loop.time() + max(0.0, (run.deadline_at - self.now()).total_seconds()),
+        )
+
+    async def _of_deadline(self, run: Run, story: Story) -> RunEnded:
+        result = None
+        category = story.category.category if story.category is not None else None
+        if story.planned is not None and story.planned.workflow is not None:
+            result = assembly.outputs(story.planned.workflow, story.tasks)
+        open_calls = await self._open_calls(run)
+        waited_for = assembly.waits_for(story.accepted, story.category, story.planned, open_calls)
+        return assembly.of_deadline(run, category, story.spent(), waited_for, result, self.now())
+
+    async def _open_calls(self, run: Run) -> list[str]:
+        """Return the calls that have attempts and no end, for saying what a run waited for."""
+        seen: dict[str, bool] = {}
+        for stored in await self.bus.log.facts(run.tenant, run.run_id):
+            match subjects.fact_of(stored.subject).split("."):
+                case ["call", _, name, "settled"]:
+                    seen[name] = True
+                case ["call", _, name, "attempt", _]:
+                    seen.setdefault(name, False)
+        return [repr(name) for name, settled in seen.items() if not settled]
+
+    async def _end(self, ended: RunEnded, accepted: RunAccepted | None) -> None:
+        """Write the session's turn, then the end, then take the timer back. (ADR 0004 says why in this order)
+
+        When another has ended the run first, the session follows what it wrote.
+        """
+        run = ended.run
+        await self._write_turn(run, ended, accepted)
+        point("finisher.turn_written")
+        written = await self.bus.log.write(subjects.events(run.tenant, run.run_id).ended, ended)
+        point("finisher.ended")
+        if written.mine:
+            category = ended.category or "none"
+            metrics.RUNS_ENDED.labels(ended.outcome, category).inc()
+            metrics.RUN_SECONDS.labels(category).observe(max(0.0, (ended.ended_at - run.born_at).total_seconds()))
+        else:
+            await self._write_turn(run, written.fact, accepted)
+        await self.bus.log.take_timer_back(run.run_id)
+        point("finisher.timer_taken")
+
+    async def _tidy(self, run: Run, ended: RunEnded) -> None:
+        """Do again what whoever ended the run may not have come to."""
+        accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
+        await self._write_turn(run, ended, accepted)
+        await self.bus.log.take_timer_back(run.run_id)
+
+    async def _write_turn(self, run: Run, ended: RunEnded, accepted: RunAccepted | None) -> None:
+        if run.session_id is None or accepted is None or not isinstance(accepted.request, ChatRequest):
+            return
+        turn = assembly.turn_of(accepted, ended)
+        if turn is None and accepted.request.new_session:
+            return
+        await self.bus.sessions.update(
+            f"{run.tenant}.{run.session_id}",
+            Session,
+            lambda session: assembly.with_turn(session, turn, run.run_id, ended.ended_at),
+            fresh=accepted.request.new_session,
+        )
+
+
+def _call(run: Run, name: str, role: str, system: str, prompt: str, max_tokens: int | None) -> ExecuteCall:
+    return ExecuteCall(
+        run=run,
+        call=name,
+        purpose=Purpose.DECISION,
+        lane=Lane.TEXT if name == FINAL else Lane.CONTROL,
+        role=role,
+        messages=(ChatMessage(role="system", content=system), user_message(prompt)),
+        max_tokens=max_tokens,
+        stream=name == FINAL,
+        category=Category.H,
+    )
