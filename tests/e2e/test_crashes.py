@@ -1,0 +1,141 @@
+"""Processes killed with SIGKILL at every named point: one answer all the same."""
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.system import ROOT, System
+
+SERVICES = ("categorizer", "planner", "executor", "finisher")
+QUESTION = "What is the capital of France?"
+WORKFLOW = {
+    "workflow": [
+        {
+            "type": "linear",
+            "tasks": [
+                {"model": "medium_ai", "prompt": "One side of {topic}.", "output_variable": "one"},
+                {"model": "fast_ai", "prompt": "Other side of {topic}.", "output_variable": "other"},
+            ],
+        },
+        {"type": "inline", "tasks": [{"model": "medium_ai", "prompt": "Join {one} and {other}.", "output_variable": "both"}]},
+    ],
+    "variables": {"topic": "a coin"},
+}
+CAMPAIGN = (
+    "Plan a whole campaign: research the market for kites, then write three posts and an e-mail, "
+    "then evaluate all of it and summarise it in a report."
+)
+
+
+def points(service: str) -> list[str]:
+    """Return every fault point that a service's code names."""
+    found: list[str] = []
+    for path in sorted((ROOT / "services" / service).rglob("*.py")):
+        found += re.findall(r"point\(\"([a-z_.]+)\"\)", path.read_text())
+    return list(dict.fromkeys(found))
+
+
+def test_every_service_names_its_points() -> None:
+    """The list below is taken from the code: an empty one would prove nothing."""
+    for service in SERVICES:
+        assert len(points(service)) >= 4, service
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_kill_at_any_point_leaves_one_answer(service: str, tmp_path: Path) -> None:
+    """For each named point: the first copy dies there, another one goes on, the caller gets one answer."""
+    async with System(tmp_path, copies={name: 0 if name == service else 1 for name in SERVICES}) as system:
+        for point in points(service):
+            for kind in ("chat", "workflow", "orchestrated"):
+                await _killed_at(system, service, point, kind)
+
+
+async def _killed_at(system: System, service: str, point: str, kind: str) -> None:
+    """One request of `kind` with the service's only copy armed at `point`; a fresh copy joins when that one is dead."""
+    armed = system.start(service, SEGUE_FAULT=point)
+    await system.ready(armed)
+    calls_before = len(await system.ledger())
+    path, body = {
+        "chat": ("/chat", {"message": QUESTION}),
+        "workflow": ("/workflow", WORKFLOW),
+        "orchestrated": ("/chat", {"message": CAMPAIGN}),
+    }[kind]
+    asked = asyncio.create_task(system.post(path, body))
+    fresh = None
+    while not asked.done():
+        if not armed.alive and fresh is None:
+            fresh = system.start(service)
+        await asyncio.sleep(0.01)
+    answer: httpx.Response = asked.result()
+    where = f"{kind} killed at {point}: {answer.status_code} {answer.text[:500]}"
+    assert answer.status_code == 200, where
+    facts = await system.facts(answer.json()["run_id"])
+    if armed.alive:  # this kind of request does not pass this point
+        armed.popen.terminate()
+        armed.popen.wait(20)
+    assert "ended" in facts, where
+    settled = [name for name in facts if name.endswith(".settled")]
+    asked_for = len(await system.ledger()) - calls_before
+    assert asked_for <= len(settled) + 1, f"{where}: {asked_for} provider calls for {len(settled)} settled ones"
+    if kind == "workflow":
+        assert set(answer.json()["result"]) >= {"one", "other", "both"}
+    if fresh is not None:
+        fresh.kill()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_killed_in_the_middle_is_taken_over_within_two_and_a_half_seconds(service: str, tmp_path: Path) -> None:
+    """Two copies, one killed at work: the other one takes over when the ack wait is over."""
+    point = {"categorizer": "categorizer.accepted", "planner": "planner.planned", "finisher": "finisher.read"}.get(
+        service, "executor.claimed"
+    )
+    async with System(tmp_path, copies={service: 0}) as system:
+        armed = system.start(service, SEGUE_FAULT=point)
+        await system.ready(armed)
+        path, body = ("/workflow", WORKFLOW) if service == "planner" else ("/chat", {"message": QUESTION})
+        asked = asyncio.create_task(system.post(path, body))
+        while armed.alive:
+            await asyncio.sleep(0.002)
+        died = time.monotonic()
+        spare = system.start(service)
+        await system.ready(spare)
+        answer = await asked
+        assert answer.status_code == 200, answer.text
+        assert time.monotonic() - died < 3.5  # 2.5 s and the start of the spare copy
+
+
+async def test_server_killed_under_200_requests_in_flight(tmp_path: Path) -> None:
+    """The NATS server dies and comes back with 200 requests in flight: all are answered, none twice."""
+    async with System(tmp_path, profile="fast", copies={"executor": 2}) as system:
+        assert system.nats is not None
+        keys = [f"request-{number}" for number in range(200)]
+        asked = [
+            asyncio.create_task(system.http.post(
+                f"{system.gateway.url}/chat", json={"message": f"What is {n} plus {n}?"}, headers={"Idempotency-Key": key}
+            ))
+            for n, key in enumerate(keys)
+        ]  # fmt: skip
+        while len(await system.ledger()) < 60:
+            await asyncio.sleep(0.01)
+        system.nats.kill()
+        await asyncio.sleep(0.5)
+        await system.nats.start()
+        answers = await asyncio.gather(*asked)
+        assert [answer.status_code for answer in answers] == [200] * 200
+        bodies = [answer.json() for answer in answers]
+        assert len({body["run_id"] for body in bodies}) == 200
+        again = await asyncio.gather(*(
+            system.http.post(f"{system.gateway.url}/chat", json={"message": f"What is {n} plus {n}?"}, headers={"Idempotency-Key": key})
+            for n, key in enumerate(keys[:20])
+        ))  # fmt: skip
+        assert [one.json()["response"] for one in again] == [body["response"] for body in bodies[:20]]
+        jetstream = system.client.jetstream()
+        ended = await jetstream.stream_info("EVENTS", subjects_filter="segue.event.*.*.ended")
+        counts = ended.state.subjects or {}
+        assert len(counts) == 200
+        assert set(counts.values()) == {1}, json.dumps(counts)[:500]

@@ -1,0 +1,189 @@
+"""The whole system as real processes on free ports: a nats-server, a simulator, and any number of each service."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import nats
+
+from shared.bus.provisioner import provision
+from shared.bus.server import NatsServer, free_port
+from shared.topology import Limits
+
+SERVICES = ("categorizer", "planner", "executor", "finisher", "gateway")
+ROOT = Path(__file__).resolve().parents[1]
+READY_WITHIN_S = 30.0
+
+
+@dataclass
+class Process:
+    """One running copy of a service."""
+
+    name: str
+    port: int
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+
+@dataclass
+class System:
+    """`async with System(tmp_path) as system: await system.chat("…")`."""
+
+    folder: Path
+    copies: Mapping[str, int] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    profile: str = "zero"
+    limits: Limits = field(default_factory=Limits)
+    processes: list[Process] = field(default_factory=list)
+    nats_url: str | None = None
+    """A server that runs already; None: one of its own."""
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.nats: NatsServer | None = None
+        if self.nats_url is None:
+            self.nats = NatsServer(self.folder / "nats")
+            await self.nats.start()
+            self.nats_url = self.nats.url
+        self.client = await nats.connect(self.nats_url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        await provision(self.client, self.limits)
+        self.simulator = self.start("simulator")
+        for name in SERVICES:
+            for _ in range(self.copies.get(name, 1)):
+                self.start(name)
+        self.http = httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=500))
+        await asyncio.gather(*(self.ready(process) for process in self.processes))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.http.aclose()
+        for process in self.processes:
+            if process.alive:
+                process.popen.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 20
+        for process in self.processes:
+            try:
+                process.popen.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        await self.client.close()
+        if self.nats is not None:
+            self.nats.kill()
+
+    @property
+    def gateway(self) -> Process:
+        return next(process for process in reversed(self.processes) if process.name == "gateway" and process.alive)
+
+    @property
+    def simulator_url(self) -> str:
+        return f"{self.simulator.url}/api/v1"
+
+    def start(self, name: str, **extra: str) -> Process:
+        """Start one more copy of a service (or the simulator)."""
+        port = free_port()
+        log = self.folder / f"{name}-{port}.log"
+        environment = {
+            **os.environ,
+            "SEGUE_NATS_URL": self.nats_url or "",
+            "SEGUE_HEALTH_PORT": str(port),
+            "PORT": str(port),
+            "SEGUE_LOG_LEVEL": "info",
+            **self.environment,
+            **extra,
+        }
+        if name == "simulator":
+            command = [sys.executable, "-m", "simulator", "--port", str(port), "--profile", self.profile, "--seed", "1"]
+        else:
+            environment.setdefault("SEGUE_SIMULATOR_URL", self.simulator_url)
+            command = [sys.executable, "-m", f"services.{name}"]
+        with log.open("ab") as output:
+            popen = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = Process(name, port, popen, log)
+        self.processes.append(process)
+        return process
+
+    async def ready(self, process: Process) -> None:
+        """Wait until a copy is ready to work."""
+        path = "/healthz" if process.name == "simulator" else "/readyz"
+        until = time.monotonic() + READY_WITHIN_S
+        last = ""
+        async with httpx.AsyncClient(timeout=5) as client:
+            while time.monotonic() < until:
+                if not process.alive:
+                    raise AssertionError(f"{process.name} ended: {process.log.read_text()[-2000:]}")
+                try:
+                    answer = await client.get(process.url + path)
+                    last = answer.text
+                    if answer.status_code == 200:
+                        return
+                except httpx.TransportError as error:
+                    last = repr(error)
+                await asyncio.sleep(0.02)
+        raise AssertionError(f"{process.name} not ready: {last}; {process.log.read_text()[-2000:]}")
+
+    def running(self, name: str) -> list[Process]:
+        return [process for process in self.processes if process.name == name and process.alive]
+
+    async def post(self, path: str, body: Mapping[str, Any], **headers: str) -> httpx.Response:
+        return await self.http.post(self.gateway.url + path, json=body, headers=headers)
+
+    async def chat(self, message: str, **fields: Any) -> dict[str, Any]:
+        """Ask, and return the answer's body; fails on anything but 200."""
+        answer = await self.post("/chat", {"message": message, **fields})
+        assert answer.status_code == 200, (answer.status_code, answer.text)
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def ledger(self) -> list[dict[str, Any]]:
+        """Return what the simulator was asked, by its own account."""
+        body = (await self.http.get(f"{self.simulator.url}/__sim/ledger")).json()
+        entries: list[dict[str, Any]] = body["entries"] if isinstance(body, dict) else body
+        return entries
+
+    async def faults(self, *faults: Mapping[str, Any]) -> None:
+        """Script the simulator's faults."""
+        answer = await self.http.post(f"{self.simulator.url}/__sim/faults", json=list(faults))
+        assert answer.status_code < 300, answer.text
+
+    async def facts(self, run_id: str, tenant: str = "default") -> dict[str, Any]:
+        """Return every fact of a run by its name."""
+        from shared.bus.connection import open_bus  # noqa: PLC0415 - only some tests look at the log
+        from shared.subjects import fact_of  # noqa: PLC0415
+
+        bus = await open_bus(self.client)
+        stored = await bus.log.facts(tenant, run_id)
+        return {
+            fact_of(one.subject): json.loads(await bus.payloads.unpack(one.data, one.headers)) for one in stored
+        }
+
+
+async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 10.0) -> None:
+    """Wait until a fact is true; fail when it is not within the time."""
+    until = time.monotonic() + within_s
+    while not await fact():
+        assert time.monotonic() < until, f"not true within {within_s} s"
+        await asyncio.sleep(0.02)
