@@ -124,3 +124,8 @@ def token(tenant: str, run_id: str, name: str) -> str:
 def cancel(tenant: str, run_id: str) -> str:
     """Of `CancelRun`: executors drop what they are doing for this run."""
     return f"{ROOT}.cancel.{tenant}.{run_id}"
+
+
+def working(claim: str) -> str:
+    """Of the question whether an executor still works on a claim (`<executor>.<claim>`); nobody there: it is dead."""
+    return f"{ROOT}.working.{claim}"

@@ -79,7 +79,19 @@ class FailedAttempt(Part):
     attempt: PositiveInt
     role: str
     fault: Fault
+    backpressure: bool = False
+    """The provider said "later": it waits and uses up no retry."""
+    usage: Usage = Field(default_factory=Usage)
     cost_usd: Usd = 0.0
+    cost_known: bool = True
+    """False: the provider may have charged for it, and did not say what (a cut stream, a time-out)."""
+
+
+class UnknownAttempt(Part):
+    """An attempt whose outcome died with its executor."""
+
+    attempt: PositiveInt
+    reserved_usd: Usd = 0.0
 
 
 class ExecuteCall(Message):
@@ -112,6 +124,8 @@ class ExecuteCall(Message):
     """By the calls of this run before this one."""
     failed: tuple[FailedAttempt, ...] = ()
     """Attempts so far, when this is the call put back to wait."""
+    unknown: tuple[UnknownAttempt, ...] = ()
+    """Of those before, the ones whose outcome died with their executor."""
 
 
 class FinishRun(Message):

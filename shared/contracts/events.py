@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from shared.contracts.commands import ChatRequest, FailedAttempt, Spent, WorkflowRequest
+from shared.contracts.commands import ChatRequest, FailedAttempt, Spent, UnknownAttempt, WorkflowRequest
 from shared.contracts.ids import CallName, Category, Purpose
 from shared.contracts.message import ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import Workflow
@@ -60,6 +60,8 @@ class AttemptStarted(Message):
     model: str
     reserved_usd: Usd = 0.0
     """The most that this attempt can cost by the price table; 0 where the price is unknown."""
+    claimed_by: str = ""
+    """`<executor>.<claim>`, random: tells a claim whose write timed out from somebody else's, and whom to ask about it."""
     started_at: AwareDatetime
 
 
@@ -71,13 +73,6 @@ class Progress(Message):
 
     states: str = Field(pattern=r"^[wsdf]*$")
     """In the plan's order: waiting, started, done, failed."""
-
-
-class UnknownAttempt(Part):
-    """An attempt whose outcome died with its executor."""
-
-    attempt: PositiveInt
-    reserved_usd: Usd = 0.0
 
 
 class CallSettled(Message):
