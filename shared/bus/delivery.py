@@ -10,7 +10,7 @@ from nats.js.api import ConsumerConfig
 from shared.bus.errors import NotProvisioned
 
 # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored, ns>.<pending>
-# $JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored, ns>.<pending>[.<random>]
+# $JS.ACK.<domain>.<account>.<stream>.<consumer>.… the same …[.<random>]
 # https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md
 _SHORT_FORM = 9
 _LONG_FORM = 11
@@ -115,7 +115,7 @@ class Observer(Protocol):
     def settled(self, delivery: Delivery, verdict: Verdict, took_s: float) -> None: ...
 
     def stalled(self, source: str) -> None:
-        """The server fell silent on a request, or the connection was replaced; it was asked again."""
+        """The server fell silent on a request; it was asked again."""
 
     def recreated(self, source: str) -> None:
         """The consumer had vanished and was declared again."""

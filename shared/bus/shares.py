@@ -91,20 +91,24 @@ class Shares:
             asks.append(self._ask(i, claim, 1, expires_s, now_s))
         return asks
 
-    def taken(self, source: int, pending: int) -> bool:
-        """A message came: asked for, or else if there is a place for it. False: there is none, give it back."""
+    def taken(self, source: int, pending: int) -> None:
+        """A message that was asked for came; `pending` is what the consumer still has."""
         claim = self._claims[source]
-        if claim.open:
-            claim.open -= 1
-            self.asked -= 1
-            if not claim.open:
-                self._closed += 1
-        elif self.free > 0:
-            self._give(claim, self._start(claim))
-        else:
+        if not claim.open:
+            raise ValueError(f"source {source} has no open request")
+        claim.open -= 1
+        self.asked -= 1
+        if not claim.open:
+            self._closed += 1
+        self._begin(claim, pending)
+
+    def uninvited(self, source: int, pending: int) -> bool:
+        """A message came that nobody asked for any more. False: there is no place for it."""
+        claim = self._claims[source]
+        if self.free <= 0:
             return False
-        claim.waiting = pending
-        self.running += 1
+        self._give(claim, self._start(claim))
+        self._begin(claim, pending)
         return True
 
     def done(self) -> None:
@@ -128,6 +132,12 @@ class Shares:
     def bar(self, source: int, until_s: float) -> None:
         """Do not ask this source before that time."""
         self._claims[source].barred_until_s = until_s
+
+    def _begin(self, claim: _Claim, pending: int) -> None:
+        if not claim.waiting:  # it was quiet until now: the time when its probe stood there unanswered is not saved up
+            claim.finish = max(claim.finish, self._clock)
+        claim.waiting = pending
+        self.running += 1
 
     def _plan_pressed(self, free: int, closed: dict[int, _Claim], now_s: float) -> list[Ask]:
         """Somebody has a backlog: places go by start tag; quiet sources are probed when it is their turn."""

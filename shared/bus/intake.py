@@ -1,0 +1,170 @@
+"""One consumer's side of the wire: its inbox, the one request that may be open, and what the server says about it.
+
+A pull request is a publish to `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>` with a reply inbox (ADR-13). Messages
+come to that inbox under their own subjects; what the server says about a request comes under the request's reply
+subject, so that one carries the request's number. Who gives up on a request leaves the inbox as well: without interest
+the server drops the request, and what is still on its way is seen and given back.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum, auto
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import Header
+
+from shared.bus.delivery import Source
+from shared.bus.shares import Ask
+
+log = logging.getLogger("segue.bus")
+
+HEARTBEAT_S = 1.0
+"""How often the server says that it still holds a request; asked for when the request stands long enough."""
+SILENT_S = 2.5
+"""After so long without a heartbeat a standing request is lost."""
+GRACE_S = 1.0
+"""How much later than asked for the end of a short request may come."""
+_NS = 1_000_000_000
+_LEAVE_WITHIN_S = 2.0
+
+
+class Answer(Enum):
+    """What a status message means for the request that it is about."""
+
+    HEARTBEAT = auto()
+    EMPTY = auto()
+    """It ended, its unused places come back, and there was nothing more to give."""
+    GONE = auto()
+    """Nobody serves this consumer: deleted, or without a leader for the moment."""
+    MOVED = auto()
+    """Another server leads the consumer from now on; what the old one knew of requests is void."""
+    REFUSED = auto()
+    """It broke a limit of the consumer or the account: a matter of configuration."""
+
+
+def read_status(code: str, description: str) -> Answer:
+    """Return what a status of nats-server 2.10-2.15 means (checked against 2.15.1, one server and three)."""
+    match code:
+        case "100":
+            return Answer.HEARTBEAT
+        case "404" | "408":  # No Messages, Request Timeout, Requests Pending
+            return Answer.EMPTY
+        case "503":  # no responders
+            return Answer.GONE
+        case "409" if description.startswith("Consumer Deleted"):
+            return Answer.GONE
+        case "409" if description.startswith(("Leadership Change", "Server Shutdown")):
+            return Answer.MOVED
+        case "409" if description.startswith("Batch Completed"):
+            return Answer.EMPTY
+    return Answer.REFUSED
+
+
+class Intake:
+    """The inbox and the open request of one source. `on_message(msg, current)`: current is False for a left inbox."""
+
+    def __init__(
+        self,
+        client: Client,
+        source: Source,
+        index: int,
+        *,
+        on_message: Callable[["Intake", Msg, bool], Awaitable[None]],
+        on_status: Callable[["Intake", str, str], Awaitable[None]],
+    ) -> None:
+        self.source = source
+        self.index = index
+        self.contact_s = float("-inf")
+        """When the server last spoke on this inbox, by the loop's clock."""
+        self._client = client
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{source.stream}.{source.durable}"
+        self._on_message, self._on_status = on_message, on_status
+        self._sub: Subscription | None = None
+        self._inbox = ""
+        self._number = 0
+        self._open_until_s = float("inf")
+        self._standing = False
+        self._bodies: dict[tuple[int, float], bytes] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._clock = asyncio.get_running_loop().time
+
+    async def enter(self) -> None:
+        """Open an inbox; leaves the one before."""
+        inbox = self._client.new_inbox()
+        callback = functools.partial(self._received, inbox)
+        left, self._inbox = self._sub, inbox
+        self._sub = await self._client.subscribe(
+            f"{inbox}.*", cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
+        )  # fmt: skip
+        if left is not None:
+            task = asyncio.create_task(_leave(self._client, left))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def leave(self) -> None:
+        """Close the inbox: returns when the server sends no more to it and what had come was handed on."""
+        left, self._sub, self._inbox = self._sub, None, ""
+        if left is not None:
+            await _leave(self._client, left)
+        await asyncio.gather(*self._leaving)
+
+    async def ask(self, ask: Ask) -> None:
+        """Send a request. Raises `nats.errors.Error` when it cannot be sent or kept for sending."""
+        self._number += 1
+        now_s = self._clock()
+        self._standing = ask.expires_s > 2 * HEARTBEAT_S
+        self._open_until_s = now_s + (SILENT_S if self._standing else ask.expires_s + GRACE_S)
+        body = self._bodies.get((ask.batch, ask.expires_s))
+        if body is None:
+            body = self._bodies[ask.batch, ask.expires_s] = _body(ask)
+        await self._client.publish(self._next, body, reply=f"{self._inbox}.{self._number}")
+
+    def lost(self, now_s: float) -> bool:
+        """Whether the open request should have been heard of by now."""
+        return now_s > self._open_until_s
+
+    async def _received(self, inbox: str, msg: Msg) -> None:
+        self.contact_s = now_s = self._clock()
+        current = inbox == self._inbox
+        if msg.reply:
+            await self._on_message(self, msg, current)
+        elif current and msg.subject.endswith(f".{self._number}"):
+            if self._standing:
+                self._open_until_s = now_s + SILENT_S
+            code, description = _status(msg.headers or {})
+            await self._on_status(self, code, description)
+
+
+def _body(ask: Ask) -> bytes:
+    if ask.expires_s == 0:
+        return b'{"batch":%d,"no_wait":true}' % ask.batch
+    if ask.expires_s > 2 * HEARTBEAT_S:
+        return b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
+            ask.batch,
+            int(ask.expires_s * _NS),
+            int(HEARTBEAT_S * _NS),
+        )
+    return b'{"batch":%d,"expires":%d}' % (ask.batch, int(ask.expires_s * _NS))
+
+
+def _status(headers: Mapping[str, str]) -> tuple[str, str]:
+    # nats-py keeps the description under an enum member, whose hash is not that of its text
+    return headers.get("Status", ""), headers.get(Header.DESCRIPTION, "").strip()
+
+
+async def _leave(client: Client, sub: Subscription) -> None:
+    """Unsubscribe, and return when what the server had sent before it knew has been handed on."""
+    try:
+        async with asyncio.timeout(_LEAVE_WITHIN_S):
+            await sub.drain()  # type: ignore[no-untyped-call]  # nats-py annotates only some of it
+    except (TimeoutError, nats.errors.Error) as error:
+        # Not connected: that server forgot the inbox by itself. nats-py would renew the subscription on reconnect, and
+        # has no public way to forget one whose drain failed.
+        log.debug("left inbox %s without the server's word: %r", sub.subject, error)
+        sub._stop_processing()
+        client._remove_sub(sub._id)
