@@ -6,7 +6,7 @@ from shared.contracts.events import Session
 from shared.contracts.message import ChatMessage
 
 CHARS_PER_TOKEN = 4
-"""English prose in the vocabularies of 2026 lies between 3.8 and 4.5 characters a token; code and other languages lower."""
+"""English prose lies between 3.8 and 4.5 in the vocabularies of 2026; code and other languages lower."""
 IMAGE_TOKENS = 1_000
 MESSAGE_TOKENS = 4
 

@@ -1,14 +1,18 @@
 """Pools of places as every service uses them: fed by the topology's consumers, counted in the metrics."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from shared.bus.connection import Bus
 from shared.bus.delivery import Buried, Delivery, Done, Handler, Retry, Source, Verdict
+from shared.bus.payloads import PayloadMissing
 from shared.bus.provisioner import declare_feed
 from shared.bus.pull import StandingPull
 from shared.observe import metrics
 from shared.service import bury
+from shared.subjects import ROOT
 from shared.topology import Feed
+from shared.unreadable import end_run_of
 
 
 class Counted:
@@ -41,6 +45,15 @@ class Counted:
         metrics.STALLS.labels(self._service, source).inc()
 
 
+async def _bury(bus: Bus, service: str, delivery: Delivery, reason: str) -> None:
+    """End the message's run, unless its handler did or the message is what ends runs; then store it with the reason."""
+    if not delivery.subject.startswith(f"{ROOT}.finish."):
+        with suppress(PayloadMissing):
+            body = await bus.payloads.unpack(delivery.data, delivery.headers)
+            await end_run_of(bus, body, reason, outcome="failed")
+    await bury(bus, service, delivery, reason)
+
+
 def pool(
     bus: Bus,
     service: str,
@@ -62,7 +75,7 @@ def pool(
         handler,
         places=places,
         name=feeds[0].durable.rsplit("-", 1)[0] if len(feeds) > 1 else feeds[0].durable,
-        bury=lambda delivery, reason: bury(bus, service, delivery, reason),
+        bury=lambda delivery, reason: _bury(bus, service, delivery, reason),
         recreate=recreate,
         observer=Counted(service),
     )

@@ -160,14 +160,14 @@ class Service:
 
     def _healthz(self) -> Any:
         @get
-        async def healthz(scope: Scope) -> AsgiResponse:  # noqa: ARG001 - FastStream's signature
+        async def healthz(scope: Scope) -> AsgiResponse:
             return _json(200, {"status": "alive", "service": self.name, "version": version()})
 
         return healthz
 
     def _readyz(self) -> Any:
         @get
-        async def readyz(scope: Scope) -> AsgiResponse:  # noqa: ARG001 - FastStream's signature
+        async def readyz(scope: Scope) -> AsgiResponse:
             problem = await self.health.problem()
             status = {"status": "ready" if problem is None else "not ready", "service": self.name}
             return _json(200 if problem is None else 503, status if problem is None else {**status, "problem": problem})
@@ -177,7 +177,7 @@ class Service:
 
 def _metrics() -> Any:
     @get
-    async def metrics_page(scope: Scope) -> AsgiResponse:  # noqa: ARG001 - FastStream's signature
+    async def metrics_page(scope: Scope) -> AsgiResponse:
         return AsgiResponse(generate_latest(), 200, headers={"content-type": CONTENT_TYPE_LATEST})
 
     return metrics_page

@@ -83,17 +83,13 @@ def _by_priority(stream: str, service: str, pattern: str) -> tuple[Feed, ...]:
 
 CATEGORIZER = _by_priority(REQUESTS, "categorizer", f"{ROOT}.request.*.{{p}}")
 PLANNER = _by_priority(WORKFLOWS, "planner", f"{ROOT}.workflow.*.{{p}}.*")
-PLANNER_SETTLED = Feed(
-    EVENTS, "planner-settled", f"{ROOT}.event.*.*.call.{Purpose.TASK}.*.settled", from_log=True
-)
+PLANNER_SETTLED = Feed(EVENTS, "planner-settled", f"{ROOT}.event.*.*.call.{Purpose.TASK}.*.settled", from_log=True)
 EXECUTOR: Mapping[Lane, tuple[Feed, ...]] = {
     lane: _by_priority(CALLS, f"executor-{lane}", f"{ROOT}.call.{lane}.{{p}}.>") for lane in Lane
 }
 FINISHER = _by_priority(FINISHES, "finisher", f"{ROOT}.finish.{{p}}.*")
 FINISHER_DEADLINES = Feed(FINISHES, "finisher-deadlines", f"{ROOT}.deadline.*")
-FINISHER_ANSWERS = Feed(
-    EVENTS, "finisher-answers", f"{ROOT}.event.*.*.call.{Purpose.ANSWER}.*.settled", from_log=True
-)
+FINISHER_ANSWERS = Feed(EVENTS, "finisher-answers", f"{ROOT}.event.*.*.call.{Purpose.ANSWER}.*.settled", from_log=True)
 
 
 def feeds() -> tuple[Feed, ...]:

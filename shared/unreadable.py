@@ -1,7 +1,8 @@
-"""What to do with a message that cannot be read: its run ends first, if it can be told which, then it is buried."""
+"""A message that cannot be dealt with: its run ends first, if it can be told which, then it is buried."""
 
 import json
 from contextlib import suppress
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -18,10 +19,16 @@ def run_in(body: bytes) -> Run | None:
     return None
 
 
-async def end_run_of(bus: Bus, body: bytes, reason: str) -> None:
-    """Have the run of an unreadable message ended with the reason, when the message names one."""
+async def end_run_of(bus: Bus, body: bytes, reason: str, *, outcome: Literal["denied", "failed"]) -> None:
+    """Have the run of such a message ended with the reason, when the message names one.
+
+    `denied`: the message itself is wrong. `failed`: it could be read, and working on it failed for good.
+    """
     run = run_in(body)
     if run is None:
         return
-    fault = Fault(type="logical", code="unreadable_message", status=422, message=reason)
-    await bus.log.send(subjects.finish(run), FinishRun(run=run, outcome="denied", fault=fault))
+    if outcome == "denied":
+        fault = Fault(type="logical", code="unreadable_message", status=422, message=reason)
+    else:
+        fault = Fault(type="fatal", code="buried", status=500, message=reason)
+    await bus.log.send(subjects.finish(run), FinishRun(run=run, outcome=outcome, fault=fault))

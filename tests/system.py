@@ -171,14 +171,12 @@ class System:
 
     async def facts(self, run_id: str, tenant: str = "default") -> dict[str, Any]:
         """Return every fact of a run by its name."""
-        from shared.bus.connection import open_bus  # noqa: PLC0415 - only some tests look at the log
-        from shared.subjects import fact_of  # noqa: PLC0415
+        from shared.bus.connection import open_bus
+        from shared.subjects import fact_of
 
         bus = await open_bus(self.client)
         stored = await bus.log.facts(tenant, run_id)
-        return {
-            fact_of(one.subject): json.loads(await bus.payloads.unpack(one.data, one.headers)) for one in stored
-        }
+        return {fact_of(one.subject): json.loads(await bus.payloads.unpack(one.data, one.headers)) for one in stored}
 
 
 async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 10.0) -> None:

@@ -107,9 +107,7 @@ def resident_mb(pid: int) -> float:
 
 async def stored(system: System) -> dict[str, int]:
     """Return how many messages each stream has ever stored."""
-    return {
-        info.config.name or "": info.state.last_seq for info in await system.client.jetstream().streams_info()
-    }
+    return {info.config.name or "": info.state.last_seq for info in await system.client.jetstream().streams_info()}
 
 
 def pids(system: System) -> dict[str, int]:
@@ -141,18 +139,25 @@ async def measure(system: System, name: str, arguments: argparse.Namespace) -> N
             rates.append(await busy.as_many(arguments.at_once, arguments.seconds))
         count = len(busy.took_s)
         after, writes_after = {who: cpu_s(pid) for who, pid in running.items()}, await stored(system)
-        print(f"\n## {name}\n")
-        print(f"1 in flight          p50/p95/p99 ms  {quantiles(alone.took_s)}  (mean {1000 * statistics.mean(alone.took_s):.1f})")
-        print(f"{arguments.rate:.0f}/s                 p50/p95/p99 ms  {quantiles(steady.took_s)}")
-        print(f"most requests/s      {' '.join(f'{rate:.0f}' for rate in rates)}  ({arguments.at_once} at once, p50/p95/p99 ms {quantiles(busy.took_s)})")
-        print(f"failed               {alone.failed + steady.failed + busy.failed}")
         spent = {who: 1000 * (after[who] - before[who]) / count for who in running}
         ours = {who: ms for who, ms in spent.items() if who != "simulator"}
-        print(f"CPU ms a request     {sum(ours.values()):.2f} in all: " + ", ".join(f"{who} {ms:.2f}" for who, ms in ours.items()))
-        print(f"beside it            simulator {spent['simulator']:.2f}")
         durable = {stream: (writes_after[stream] - writes[stream]) / count for stream in writes}
-        print(f"durable writes       {sum(durable.values()):.1f} a request: " + ", ".join(f"{s} {n:.1f}" for s, n in durable.items() if n >= 0.05))
-        print("resident MB          " + ", ".join(f"{who} {resident_mb(pid):.0f}" for who, pid in running.items()))
+        failed = alone.failed + steady.failed + busy.failed
+        most = " ".join(f"{rate:.0f}" for rate in rates)
+        print(f"\n## {name}\n\np50/p95/p99 in ms; {failed} failed")
+        print(f"1 in flight       {quantiles(alone.took_s)} (mean {1000 * statistics.mean(alone.took_s):.1f})")
+        print(f"{arguments.rate:3.0f}/s             {quantiles(steady.took_s)}")
+        print(f"most requests/s   {most} ({arguments.at_once} at once: {quantiles(busy.took_s)})")
+        print(
+            f"CPU ms a request  {sum(ours.values()):.2f}: {named(ours, 2)}; beside it: simulator {spent['simulator']:.2f}"
+        )
+        print(f"durable writes    {sum(durable.values()):.1f} a request: {named(durable, 1)}")
+        print(f"resident MB       {named({who: resident_mb(pid) for who, pid in running.items()}, 0)}")
+
+
+def named(values: Mapping[str, float], digits: int) -> str:
+    """Return the values with their names, without those that round to nothing."""
+    return ", ".join(f"{name} {value:.{digits}f}" for name, value in values.items() if round(value, digits))
 
 
 async def main() -> None:

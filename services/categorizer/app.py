@@ -3,12 +3,13 @@
 import os
 from datetime import UTC, datetime
 
+from shared.config.environment import Environment
+
 from services.categorizer.calls import Persona
 from services.categorizer.handlers import Categorizer
 from services.categorizer.routing import Rules
 from shared.bus.connection import Bus
 from shared.config import Configuration, load
-from shared.config.environment import Environment
 from shared.contracts.ids import Category
 from shared.contracts.message import ChatMessage
 from shared.pool import pool

@@ -26,14 +26,13 @@ from shared.contracts.commands import ChatRequest, FinishRun, PlanRun, Spent, Su
 from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, Session
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import ChatMessage, Run, Unreadable
-from shared.conversation import estimated_tokens, history_of, tokens_of
+from shared.conversation import IMAGE_TOKENS, estimated_tokens, history_of, tokens_of
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
+from shared.unreadable import end_run_of
 
 log = logging.getLogger("segue.categorizer")
-
-IMAGE_TOKENS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,11 @@ class Categorizer:
 
     async def submitted(self, delivery: Delivery) -> Verdict:
         """Take a request from acceptance to the command that follows from its category."""
+        body = await self.bus.payloads.unpack(delivery.data, delivery.headers)
         try:
-            body = await self.bus.payloads.unpack(delivery.data, delivery.headers)
             command = SubmitRequest.decode(body)
         except Unreadable as error:
+            await end_run_of(self.bus, body, str(error), outcome="denied")
             raise Poison(str(error)) from error
         with bound(run_id=command.run.run_id, tenant=command.run.tenant):
             return await self._submitted(command)
@@ -63,9 +63,7 @@ class Categorizer:
         if command.source == "bus":
             await bus.log.set_timer(run)
             point("categorizer.timer_set")
-        accepted = await bus.log.write(
-            facts.accepted, RunAccepted(run=run, request=command.request, by="categorizer")
-        )
+        accepted = await bus.log.write(facts.accepted, RunAccepted(run=run, request=command.request, by="categorizer"))
         point("categorizer.accepted")
         run, request = accepted.fact.run, accepted.fact.request
         if not isinstance(request, ChatRequest):
@@ -102,7 +100,10 @@ class Categorizer:
             settled = await self._ask(run, request, history)
             by = "model"
             if settled is None or settled.outcome == "failed":
-                log.warning("categorizer.unavailable", extra={"fault": settled.fault.message if settled and settled.fault else None})
+                log.warning(
+                    "categorizer.unavailable",
+                    extra={"fault": settled.fault.message if settled and settled.fault else None},
+                )
                 route = without_model(settled.fault if settled else None, self.rules)
                 by = "fallback"
             else:

@@ -58,8 +58,8 @@ def by_rules(request: ChatRequest, context_tokens: int, rules: Rules) -> Route |
                 code="context_too_long",
                 status=413,
                 message=(
-                    f"the request and its context are about {context_tokens:,} tokens; at most {rules.deny_tokens:,} are "
-                    "accepted: shorten the message, begin a new session, or split the work"
+                    f"the request and its context are about {context_tokens:,} tokens; at most {rules.deny_tokens:,} "
+                    "are accepted: shorten the message, begin a new session, or split the work"
                 ),
             )
         )
@@ -92,6 +92,6 @@ def by_letter(text: str | None, rules: Rules) -> Route:
 
 
 def without_model(fault: Fault | None, rules: Rules) -> Route:
-    """Return how to go on when the Categorizer AI cannot be had at all: the everyday way, which costs least. (ADR 0005)"""
+    """Return how to go on when the Categorizer AI cannot be had at all: the everyday way. (ADR 0005)"""
     why = fault.code if fault is not None else "no answer in time"
     return Direct(Category.M, rules.role_of[Category.M], f"the categorizer could not be asked ({why})")

@@ -3,10 +3,11 @@
 import os
 from datetime import UTC, datetime
 
+from shared.config.environment import Environment
+
 from services.finisher.handlers import Finisher, Presenters
 from shared.bus.connection import Bus
 from shared.config import Configuration, load
-from shared.config.environment import Environment
 from shared.pool import pool
 from shared.service import Service, Work, serve
 from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES

@@ -42,19 +42,27 @@ def of_answer(settled: CallSettled, now: datetime) -> RunEnded:
     )
 
 
-def of_denial(command: FinishRun, spent: Spent, now: datetime) -> RunEnded:
-    """Return the end of a run that was refused."""
-    return RunEnded(run=command.run, outcome="denied", fault=command.fault, spent=spent, ended_at=now)
+def of_refusal(command: FinishRun, category: Category | None, spent: Spent, now: datetime) -> RunEnded:
+    """Return the end of a run that was denied, or that cannot go on."""
+    outcome = "denied" if command.outcome == "denied" else "failed"
+    return RunEnded(run=command.run, outcome=outcome, category=category, fault=command.fault, spent=spent, ended_at=now)
 
 
-def of_deadline(run: Run, category: Category | None, spent: Spent, waited_for: str, result: Mapping[str, JsonValue] | None, now: datetime) -> RunEnded:
+def of_deadline(
+    run: Run,
+    category: Category | None,
+    spent: Spent,
+    waited_for: str,
+    result: Mapping[str, JsonValue] | None,
+    now: datetime,
+) -> RunEnded:
     """Return the end of a run whose time is over: what it waited for, and what it has so far."""
     given_s = (run.deadline_at - run.born_at).total_seconds()
     fault = Fault(
         type="resource",
         code="deadline",
         status=504,
-        message=f"not done within {given_s:.0f} s; at the end it waited for {waited_for}. Try again, or allow more time",
+        message=f"not done within {given_s:.0f} s, waiting for {waited_for}. Try again, or allow more time",
     )
     return RunEnded(
         run=run,
@@ -136,7 +144,7 @@ def _told(output: str, fault: Fault) -> Fault:
 
 
 def _joined(workflow: Workflow, put_out: Mapping[str, JsonValue]) -> str:
-    """Return the results themselves, for when the assembling model cannot be had: the last queue's, under their names."""
+    """Return the results themselves, for when the assembling model cannot be had: those of the last queue."""
     last = len(workflow.workflow) - 1
     names = [output for name, output, _ in named_tasks(workflow) if name.startswith(f"{last}-")]
     texts = [(name, str(put_out[name])) for name in names if name in put_out]
@@ -146,7 +154,7 @@ def _joined(workflow: Workflow, put_out: Mapping[str, JsonValue]) -> str:
 
 
 def assembly_prompt(request: ChatRequest, put_out: Mapping[str, JsonValue], budget_chars: int) -> str:
-    """Return what the Finished Task AI gets to read: the request and every result, shortened evenly when they are long."""
+    """Return what the Finished Task AI gets to read: the request and every result, long ones shortened."""
     share = max(500, budget_chars // max(1, len(put_out)))
     parts = [f"<result name={name!r}>\n{_shortened(str(text), share)}\n</result>" for name, text in put_out.items()]
     return (
@@ -160,7 +168,7 @@ def failure_prompt(request: ChatRequest, task: str, fault: Fault, put_out: Mappi
     kept = ", ".join(put_out) or "nothing"
     return (
         f"The request was:\n<request>\n{_shortened(request.message, 4_000)}\n</request>\n\n"
-        f"The step {task!r} failed: {fault.message} (kind of error: {fault.type}, {fault.code}). Finished and kept: {kept}.\n\n"
+        f"The step {task!r} failed: {fault.message} ({fault.type} error, {fault.code}). Kept: {kept}.\n\n"
         "Explain this to the person who asked, honestly and briefly, and say what they can do now."
     )
 
@@ -209,7 +217,9 @@ def _latest(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     return turns
 
 
-def waits_for(accepted: RunAccepted | None, category: RunCategorized | None, planned: RunPlanned | None, open_calls: Sequence[str]) -> str:
+def waits_for(
+    accepted: RunAccepted | None, category: RunCategorized | None, planned: RunPlanned | None, open_calls: Sequence[str]
+) -> str:
     """Return in words what a run that has not ended waits for."""
     if open_calls:
         return f"the model call{'s' if len(open_calls) > 1 else ''} {', '.join(open_calls[:5])}"

@@ -76,8 +76,9 @@ class Finisher:
                 return Done()
             story = await read_story(self.bus, run)
             point("finisher.read")
-            if command.outcome == "denied":
-                await self._end(assembly.of_denial(command, story.spent(), self.now()), story.accepted)
+            if command.outcome != "workflow":
+                category = story.category.category if story.category is not None else None
+                await self._end(assembly.of_refusal(command, category, story.spent(), self.now()), story.accepted)
                 return Done()
             await self._end(await self._of_workflow(run, story), story.accepted)
             return Done()
@@ -105,7 +106,7 @@ class Finisher:
             return kind.decode(body)
         except Unreadable as error:
             if kind is not FinishRun:  # what ends runs cannot be answered with itself
-                await end_run_of(self.bus, body, str(error))
+                await end_run_of(self.bus, body, str(error), outcome="denied")
             raise Poison(str(error)) from error
 
     async def _ended(self, run: Run) -> RunEnded | None:

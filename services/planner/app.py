@@ -3,13 +3,14 @@
 import os
 from datetime import UTC, datetime
 
+from shared.config.environment import Environment
+from shared.config.providers import lane
+
 from services.planner.handlers import Flow, Planner
 from services.planner.planning import Offer
 from services.planner.tasks import Persona
 from shared.bus.connection import Bus
 from shared.config import Configuration, load
-from shared.config.environment import Environment
-from shared.config.providers import lane
 from shared.contracts.ids import Category, Lane
 from shared.pool import pool
 from shared.service import Service, Work, serve
@@ -68,9 +69,7 @@ def build(environment: Environment, configuration: Configuration) -> Service:
                 for role in configuration.ai_models
             },
             addons=configuration.prompt_addons,
-            catalogue=Catalogue(
-                frozenset(configuration.ai_models), frozenset(configuration.prompt_addons), MAX_TASKS
-            ),
+            catalogue=Catalogue(frozenset(configuration.ai_models), frozenset(configuration.prompt_addons), MAX_TASKS),
             now=lambda: datetime.now(UTC),
         )
         asked = pool(bus, NAME, PLANNER, planner.asked, places=PLACES, shares=configuration.queuing.shares)

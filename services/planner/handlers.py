@@ -70,7 +70,7 @@ class Planner:
         try:
             command = PlanRun.decode(body)
         except Unreadable as error:
-            await end_run_of(self.bus, body, str(error))
+            await end_run_of(self.bus, body, str(error), outcome="denied")
             raise Poison(str(error)) from error
         with bound(run_id=command.run.run_id, tenant=command.run.tenant):
             return await self._asked(command, again=delivery.delivered > 1)
@@ -151,7 +151,8 @@ class Planner:
             call = planning.plan_call(run, flow.master_role, asked, flow.offer, attempt, spent)
             settled = await self._decided(run, call)
             if settled is None or settled.outcome == "failed":
-                trouble = f"the planning model failed ({settled.fault.code if settled and settled.fault else 'no answer in time'})"
+                why = settled.fault.code if settled and settled.fault else "no answer in time"
+                trouble = f"the planning model failed ({why})"
                 if settled is not None:
                     spent = spent.plus(settled.as_spent())
                 break
@@ -218,7 +219,7 @@ class Planner:
         try:
             event = CallSettled.decode(body)
         except Unreadable as error:
-            await end_run_of(self.bus, body, str(error))
+            await end_run_of(self.bus, body, str(error), outcome="denied")
             raise Poison(str(error)) from error
         with bound(run_id=event.run.run_id, tenant=event.run.tenant):
             return await self._settled(event, again=delivery.delivered > 1)
@@ -238,7 +239,7 @@ class Planner:
         if advance.is_over(progress):
             await self.bus.log.send(subjects.finish(run), FinishRun(run=run, outcome="workflow"))
         else:
-            # Who recorded a start sends it, and whoever takes its message over sends all: a copy is refused or harmless.
+            # Who recorded a start sends it; whoever takes its message over sends all, and copies are refused.
             steps = advance.started(workflow, progress) if again or new is None else new
             await self._send_tasks(planned, steps, outputs)
         point("planner.settled.sent")

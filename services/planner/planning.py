@@ -36,15 +36,17 @@ class Offer:
 
 def schema(offer: Offer) -> dict[str, JsonValue]:
     """Return the JSON Schema of a plan, in the subset that strict structured output takes everywhere."""
+    addons: list[JsonValue] = [*offer.addons]
+    models: list[JsonValue] = [*sorted(offer.purposes)]
     task: dict[str, JsonValue] = {
         "type": "object",
         "properties": {
-            "model": {"type": "string", "enum": sorted(offer.purposes)},
+            "model": {"type": "string", "enum": models},
             "prompt": {"type": "string"},
             "output_variable": {"type": "string"},
             "config": {
                 "type": "object",
-                "properties": {"addons": {"type": "array", "items": {"type": "string", "enum": list(offer.addons)}}},
+                "properties": {"addons": {"type": "array", "items": {"type": "string", "enum": addons}}},
                 "required": ["addons"],
                 "additionalProperties": False,
             },
@@ -69,7 +71,9 @@ def schema(offer: Offer) -> dict[str, JsonValue]:
     }
 
 
-def opening(base_prompt: str, offer: Offer, history: Sequence[ChatMessage], message: ChatMessage) -> tuple[ChatMessage, ...]:
+def opening(
+    base_prompt: str, offer: Offer, history: Sequence[ChatMessage], message: ChatMessage
+) -> tuple[ChatMessage, ...]:
     """Return the conversation that asks for a plan."""
     roles = "\n".join(f"- {role}: {purpose}" for role, purpose in sorted(offer.purposes.items()))
     limits = f"At most {MAX_PLANNED_TASKS} tasks. Answer with the JSON of the workflow and nothing else."
@@ -110,7 +114,7 @@ def plan_call(
 
 
 def read_plan(text: str, catalogue: Catalogue) -> Valid | Invalid:
-    """Return the workflow that a model wrote, or every problem with it. Fences and prose around the JSON are ignored."""
+    """Return the workflow that a model wrote, or every problem with it. Prose around the JSON is ignored."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         return Invalid((Problem("$", "not_json", "the answer contains no JSON object"),))

@@ -27,12 +27,21 @@ def names_needed(step: Step) -> tuple[str, ...]:
 
 
 def task_call(
-    run: Run, step: Step, values: Mapping[str, JsonValue], persona: Persona, addons: Mapping[str, str], category: Category | None
+    run: Run,
+    step: Step,
+    values: Mapping[str, JsonValue],
+    persona: Persona,
+    addons: Mapping[str, str],
+    category: Category | None,
 ) -> ExecuteCall:
     """Return a task's call, its values put in once."""
     task = step.task
     system = system_prompt(persona.system_prompt, task.config.addons, addons)
-    images = (substitute(task.input_image, {name: as_text(value) for name, value in values.items()}),) if task.input_image else ()
+    images = (
+        (substitute(task.input_image, {name: as_text(value) for name, value in values.items()}),)
+        if task.input_image
+        else ()
+    )
     message = user_message(substitute(task.prompt, values), images)
     return ExecuteCall(
         run=run,

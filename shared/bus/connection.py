@@ -59,12 +59,12 @@ class Bus:
     live: Live
     sessions: Bucket
     runs: Bucket
-    on_reconnect: list[Callable[[], None]] = field(default_factory=list)
+    on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def reconnected(self) -> None:
         self.live.reconnected()
         for hook in self.on_reconnect:
-            hook()
+            await hook()
 
 
 async def open_bus(client: Client) -> Bus:

@@ -10,7 +10,7 @@ class Unavailable(BusError):
 
     def __init__(self, what: str, waited_s: float) -> None:
         super().__init__(
-            f"{what}: no answer from NATS within {waited_s:.1f} s; is the server up and JetStream healthy (SEGUE_NATS_URL)?"
+            f"{what}: no answer from NATS within {waited_s:.1f} s; is the server of SEGUE_NATS_URL up and healthy?"
         )
         self.what, self.waited_s = what, waited_s
 

@@ -30,6 +30,23 @@ class WorkflowRequest(Part):
     template: str | None = None
 
 
+class Spent(Part):
+    """What a run has cost so far, so that nobody needs to read it again."""
+
+    calls: NonNegativeInt = 0
+    cost_usd: Usd = 0.0
+    usage: Usage = Field(default_factory=Usage)
+    simulated: bool = False
+
+    def plus(self, other: "Spent") -> "Spent":
+        return Spent(
+            calls=self.calls + other.calls,
+            cost_usd=self.cost_usd + other.cost_usd,
+            usage=self.usage.plus(other.usage),
+            simulated=self.simulated or other.simulated,
+        )
+
+
 class SubmitRequest(Message):
     """A request. Written by the gateway or by another system; read by the categorizer.
 
@@ -51,26 +68,9 @@ class PlanRun(Message):
     request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
     history: tuple[ChatMessage, ...] = ()
     """The session, for a chat request."""
-    spent: "Spent" = Field(default_factory=lambda: Spent())
+    spent: Spent = Field(default_factory=Spent)
     source: Literal["gateway", "categorizer", "bus"] = "bus"
     """Who wrote it: a run that comes by the bus gets its deadline from the planner."""
-
-
-class Spent(Part):
-    """What a run has cost so far, so that nobody needs to read it again."""
-
-    calls: NonNegativeInt = 0
-    cost_usd: Usd = 0.0
-    usage: Usage = Field(default_factory=Usage)
-    simulated: bool = False
-
-    def plus(self, other: "Spent") -> "Spent":
-        return Spent(
-            calls=self.calls + other.calls,
-            cost_usd=self.cost_usd + other.cost_usd,
-            usage=self.usage.plus(other.usage),
-            simulated=self.simulated or other.simulated,
-        )
 
 
 class FailedAttempt(Part):
@@ -129,13 +129,14 @@ class ExecuteCall(Message):
 
 
 class FinishRun(Message):
-    """End a run. Written by the categorizer (a denial) and the planner (a workflow that is through).
+    """End a run. Written by the categorizer (a denial), the planner (a workflow that is through), and by whoever buries
+    a message that a run cannot go on without.
 
     Subject: `segue.finish.<priority>.<run>`. Read by the finisher.
     """
 
     run: Run
-    outcome: Literal["denied", "workflow"]
+    outcome: Literal["denied", "failed", "workflow"]
     fault: Fault | None = None
 
 

@@ -61,12 +61,12 @@ class AttemptStarted(Message):
     reserved_usd: Usd = 0.0
     """The most that this attempt can cost by the price table; 0 where the price is unknown."""
     claimed_by: str = ""
-    """`<executor>.<claim>`, random: tells a claim whose write timed out from somebody else's, and whom to ask about it."""
+    """`<executor>.<claim>`, random: tells a claim whose write timed out from somebody else's."""
     started_at: AwareDatetime
 
 
 class Progress(Message):
-    """How far a workflow is: one letter a task in `states`. In the `runs` bucket, by compare-and-set; the planner's own.
+    """How far a workflow is: one letter a task in `states`. In the `runs` bucket; the planner's own.
 
     A cache of the log that parallel settlements meet in: it can be rebuilt from the plan and the settled calls.
     """

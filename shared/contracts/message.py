@@ -1,12 +1,12 @@
 """What every message shares: the frozen model, its version and the run that it belongs to."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 
 from shared.contracts.ids import Priority, RunId, SessionId, TenantId
 
-VERSION = 1
+VERSION: Final = 1
 """The version that this build writes. It reads the same; a later one is refused, not guessed at."""
 
 

@@ -54,7 +54,7 @@ class _Names:
 
 
 def validate(document: object, catalogue: Catalogue) -> Valid | Invalid:
-    """Check a workflow document (`{"workflow": [...], "variables": {...}}`) and return it typed, or all its problems."""
+    """Check a workflow document (`{"workflow": [...], "variables": {...}}`) and return it typed, or its problems."""
     try:
         workflow = Workflow.model_validate(document)
     except ValidationError as error:
@@ -108,7 +108,9 @@ def _queue_problems(index: int, queue: Queue, names: _Names, catalogue: Catalogu
         if output is None:
             continue
         if not NAME.fullmatch(output):
-            yield Problem(f"{path}.output_variable", "bad_name", f"{output!r} is not a name: letters, digits and _ only")
+            yield Problem(
+                f"{path}.output_variable", "bad_name", f"{output!r} is not a name: letters, digits and _ only"
+            )
         elif output in names.known or output in added:
             yield Problem(f"{path}.output_variable", "duplicate_name", f"{output!r} is already a variable or an output")
         elif queue.type == "inline":
@@ -138,7 +140,9 @@ def _dangling(where: str, path: str, name: str, task: Task, names: _Names) -> Pr
         return Problem(where, "circular_variable", f"{{{name}}} is this task's own output")
     if producer is not None:
         return Problem(
-            where, "circular_variable", f"{{{name}}} is the output of {producer}, which has not run when this task starts"
+            where,
+            "circular_variable",
+            f"{{{name}}} is the output of {producer}, which has not run when this task starts",
         )
     known = ", ".join(sorted(names.known)) or "none"
     return Problem(where, "undefined_variable", f"{{{name}}} is not defined; known here: {known}")

@@ -31,7 +31,12 @@ async def test_an_m_request_takes_at_most_twelve_durable_writes(system: System) 
 
     async def stored() -> int:
         jetstream = system.client.jetstream()
-        return sum([(await jetstream.stream_info(one.config.name or "")).state.last_seq for one in await jetstream.streams_info()])
+        return sum(
+            [
+                (await jetstream.stream_info(one.config.name or "")).state.last_seq
+                for one in await jetstream.streams_info()
+            ]
+        )
 
     await system.chat("What is the capital of Italy?")
     await asyncio.sleep(0)
@@ -80,8 +85,14 @@ async def test_h_request_is_acknowledged_planned_and_assembled(system: System) -
 async def test_custom_workflow_hands_values_on(system: System) -> None:
     """A two-step workflow: the second task gets the first one's output, `result` is by variable."""
     workflow = [
-        {"type": "linear", "tasks": [{"model": "medium_ai", "prompt": "Describe {topic} briefly.", "output_variable": "facts"}]},
-        {"type": "inline", "tasks": [{"model": "fast_ai", "prompt": "Shorten this: {facts}", "output_variable": "short"}]},
+        {
+            "type": "linear",
+            "tasks": [{"model": "medium_ai", "prompt": "Describe {topic} briefly.", "output_variable": "facts"}],
+        },
+        {
+            "type": "inline",
+            "tasks": [{"model": "fast_ai", "prompt": "Shorten this: {facts}", "output_variable": "short"}],
+        },
     ]
     answer = await system.post("/workflow", {"workflow": workflow, "variables": {"topic": "the zeppelin"}})
     assert answer.status_code == 200, answer.text

@@ -5,6 +5,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from tests.system import ROOT, System
 
 SERVICES = ("categorizer", "planner", "executor", "finisher")
 QUESTION = "What is the capital of France?"
-WORKFLOW = {
+WORKFLOW: dict[str, Any] = {
     "workflow": [
         {
             "type": "linear",
@@ -22,7 +23,10 @@ WORKFLOW = {
                 {"model": "fast_ai", "prompt": "Other side of {topic}.", "output_variable": "other"},
             ],
         },
-        {"type": "inline", "tasks": [{"model": "medium_ai", "prompt": "Join {one} and {other}.", "output_variable": "both"}]},
+        {
+            "type": "inline",
+            "tasks": [{"model": "medium_ai", "prompt": "Join {one} and {other}.", "output_variable": "both"}],
+        },
     ],
     "variables": {"topic": "a coin"},
 }
@@ -60,11 +64,12 @@ async def _killed_at(system: System, service: str, point: str, kind: str) -> Non
     armed = system.start(service, SEGUE_FAULT=point)
     await system.ready(armed)
     calls_before = len(await system.ledger())
-    path, body = {
+    requests: dict[str, tuple[str, dict[str, Any]]] = {
         "chat": ("/chat", {"message": QUESTION}),
         "workflow": ("/workflow", WORKFLOW),
         "orchestrated": ("/chat", {"message": CAMPAIGN}),
-    }[kind]
+    }
+    path, body = requests[kind]
     asked = asyncio.create_task(system.post(path, body))
     fresh = None
     while not asked.done():
@@ -113,13 +118,12 @@ async def test_server_killed_under_200_requests_in_flight(tmp_path: Path) -> Non
     """The NATS server dies and comes back with 200 requests in flight: all are answered, none twice."""
     async with System(tmp_path, profile="fast", copies={"executor": 2}) as system:
         assert system.nats is not None
-        keys = [f"request-{number}" for number in range(200)]
-        asked = [
-            asyncio.create_task(system.http.post(
-                f"{system.gateway.url}/chat", json={"message": f"What is {n} plus {n}?"}, headers={"Idempotency-Key": key}
-            ))
-            for n, key in enumerate(keys)
-        ]  # fmt: skip
+
+        async def ask(number: int) -> httpx.Response:
+            body = {"message": f"What is {number} plus {number}?"}
+            return await system.post("/chat", body, **{"Idempotency-Key": f"request-{number}"})
+
+        asked = [asyncio.create_task(ask(number)) for number in range(200)]
         while len(await system.ledger()) < 60:
             await asyncio.sleep(0.01)
         system.nats.kill()
@@ -129,13 +133,9 @@ async def test_server_killed_under_200_requests_in_flight(tmp_path: Path) -> Non
         assert [answer.status_code for answer in answers] == [200] * 200
         bodies = [answer.json() for answer in answers]
         assert len({body["run_id"] for body in bodies}) == 200
-        again = await asyncio.gather(*(
-            system.http.post(f"{system.gateway.url}/chat", json={"message": f"What is {n} plus {n}?"}, headers={"Idempotency-Key": key})
-            for n, key in enumerate(keys[:20])
-        ))  # fmt: skip
+        again = await asyncio.gather(*(ask(number) for number in range(20)))
         assert [one.json()["response"] for one in again] == [body["response"] for body in bodies[:20]]
-        jetstream = system.client.jetstream()
-        ended = await jetstream.stream_info("EVENTS", subjects_filter="segue.event.*.*.ended")
+        ended = await system.client.jetstream().stream_info("EVENTS", subjects_filter="segue.event.*.*.ended")
         counts = ended.state.subjects or {}
         assert len(counts) == 200
         assert set(counts.values()) == {1}, json.dumps(counts)[:500]
