@@ -16,11 +16,15 @@ class Unavailable(BusError):
 
 
 class QueueFull(BusError):
-    """The stream takes no more now. What it holds is kept; come back after `retry_after_s`."""
+    """The stream takes no more now. What it holds is kept; come back after `retry_after_s`.
 
-    def __init__(self, subject: str, retry_after_s: float = 1.0) -> None:
-        super().__init__(f"the queue behind {subject!r} is full; try again in {retry_after_s:.0f} s")
-        self.subject, self.retry_after_s = subject, retry_after_s
+    `of_subject`: only this subject's share is used up (one tenant's requests of one priority); others still get in.
+    """
+
+    def __init__(self, subject: str, retry_after_s: float = 1.0, *, of_subject: bool = False) -> None:
+        what = "the share of" if of_subject else "the queue behind"
+        super().__init__(f"{what} {subject!r} is full; try again in {retry_after_s:.0f} s")
+        self.subject, self.retry_after_s, self.of_subject = subject, retry_after_s, of_subject
 
 
 class NotProvisioned(BusError):

@@ -199,7 +199,8 @@ def _passing(error: dict[str, Any]) -> bool:
 def _refusal(subject: str, error: dict[str, Any]) -> Exception:
     err_code = int(error.get("err_code", 0))
     if err_code in STREAM_FULL:
-        return QueueFull(subject)
+        # One error number for both bounds: only the words tell a subject's from the stream's.
+        return QueueFull(subject, of_subject="per subject" in str(error.get("description", "")))
     if err_code == STREAM_NOT_FOUND:
         return NotProvisioned(f"the stream for {subject!r}")
     return Refused(subject, int(error.get("code", 0)), err_code, str(error.get("description", "")))
