@@ -57,11 +57,20 @@ class System:
     profile: str = "zero"
     limits: Limits = field(default_factory=Limits)
     processes: list[Process] = field(default_factory=list)
+    configure: Callable[[dict[str, Any]], None] | None = None
+    """Changes the shipped configuration for this system."""
     nats_url: str | None = None
     """A server that runs already; None: one of its own."""
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._configuration = str(ROOT / "orchestration_config.json")
+        if self.configure is not None:
+            document = json.loads(Path(self._configuration).read_text())
+            self.configure(document)
+            changed = self.folder / "orchestration_config.json"
+            changed.write_text(json.dumps(document))
+            self._configuration = str(changed)
         self.nats: NatsServer | None = None
         if self.nats_url is None:
             self.nats = NatsServer(self.folder / "nats")
@@ -112,6 +121,7 @@ class System:
             "SEGUE_HEALTH_PORT": str(port),
             "PORT": str(port),
             "SEGUE_LOG_LEVEL": "info",
+            "SEGUE_CONFIG": self._configuration,
             **self.environment,
             **extra,
         }

@@ -23,6 +23,11 @@ def a_run(seconds: float = 30) -> Run:
     return Run(run_id=new_run_id(), tenant="outside", born_at=now, deadline_at=now + timedelta(seconds=seconds))
 
 
+def allow(document: dict[str, Any], seconds: int) -> None:
+    """Give every run so many seconds."""
+    document["orchestration"]["defaultTimeoutSeconds"] = seconds
+
+
 async def dead_letters(system: System, service: str) -> list[Any]:
     """Return what a service buried, newest last."""
     try:
@@ -86,7 +91,7 @@ async def test_a_message_of_a_later_version_ends_its_run(system: System) -> None
 
 async def test_a_provider_that_is_down_is_an_honest_failure_within_the_deadline(tmp_path: Path) -> None:
     """Nobody answers at the provider's address: a failure that names it, well before the deadline's grace is over."""
-    async with System(tmp_path, environment={"SEGUE_DEFAULT_TIMEOUT_S": "8"}) as system:
+    async with System(tmp_path, configure=lambda document: allow(document, 8)) as system:
         system.simulator.kill()
         began = time.monotonic()
         answer = await system.post("/chat", {"message": "What is the capital of France?"})
@@ -98,7 +103,7 @@ async def test_a_provider_that_is_down_is_an_honest_failure_within_the_deadline(
 
 async def test_executors_that_are_all_gone_are_named_at_the_deadline(tmp_path: Path) -> None:
     """No executor at all: the bus keeps the deadline and the finisher ends the run with what it waited for."""
-    async with System(tmp_path, copies={"executor": 0}, environment={"SEGUE_DEFAULT_TIMEOUT_S": "3"}) as system:
+    async with System(tmp_path, copies={"executor": 0}, configure=lambda document: allow(document, 3)) as system:
         answer = await system.post("/chat", {"message": "What is the capital of France?"})
         assert answer.status_code == 504, answer.text
         assert "waiting for" in answer.json()["detail"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ needs_prompts = pytest.mark.skipif(
 
 
 @needs_prompts
-async def test_every_real_request_is_answered_once(tmp_path: Path) -> None:
+async def test_every_real_request_is_answered_once(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """103 requests, 20 at a time, on three executors: every turn answered, second turns know the first, costs add up."""
     requests = [json.loads(line) for line in PROMPTS.read_text().splitlines()]
     assert len(requests) == 103
@@ -41,7 +44,8 @@ async def test_every_real_request_is_answered_once(tmp_path: Path) -> None:
         assert len({answer["run_id"] for answer in answers}) == turns
         categories = Counter(answer["category"] for answer in answers)
         cost = sum(answer["cost_usd"] for answer in answers)
-        print(f"\n{turns} turns: {dict(categories)}, {cost:.4f} USD by the answers")
+        record_property("categories", dict(categories))
+        record_property("cost_usd", cost)
         ended = await system.client.jetstream().stream_info("EVENTS", subjects_filter="segue.event.*.*.ended")
         counts = ended.state.subjects or {}
         assert len(counts) == turns
