@@ -8,7 +8,8 @@ Vin, Cheng: "Start-time Fair Queueing", SIGCOMM 1996): each place taken moves th
 the smallest start tag is next. A source without a known backlog is probed with a request for one message, so that its
 work is heard of; that probe waits its turn like any other, so a trickle cannot take more than its share either.
 
-With few places probes may not stand for long, or hold too many of them: see `_probe_expiry`.
+Where places are few, probes stand only shortly, and under load not all at once, so that they hold up no work. Where
+they are many and nobody has a backlog, a source whose probes are used up quickly is asked for a few at a time.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ PATIENT_S = 0.25
 """How long when a backlog elsewhere would want its place back soon."""
 TURN_S = 0.025
 """How long when other sources wait for their probe; also the least time between two polls of one source."""
+WARM_S = 1.0
+"""How long a probe for several messages stands."""
+_QUICKLY_S = 0.25
+_MOST_PROBED = 8
 _PLACES_PER_PROBE = 4
 """Of the places, one in so many may wait on quiet sources while another source has a backlog."""
 
@@ -41,6 +46,11 @@ class _Claim:
     waiting: int = 0
     """Messages that the consumer still had when it last spoke; above 0 is a backlog."""
     open: int = 0
+    probe: int = 1
+    """How many it is probed for."""
+    probe_limit: int = 1
+    used_up: bool = False
+    """Whether the request before was answered in full."""
     asked_at_s: float = float("-inf")
     barred_until_s: float = float("-inf")
 
@@ -52,7 +62,12 @@ class Shares:
         if places < 1 or not shares or min(shares) <= 0:
             raise ValueError(f"a pool needs a place and sources with shares above 0, not {places} and {list(shares)}")
         total = sum(shares)
-        self._claims = [_Claim(share / total) for share in shares]
+        self._claims = [
+            _Claim(
+                share / total, probe_limit=max(1, min(_MOST_PROBED, int(places * share / total / _PLACES_PER_PROBE)))
+            )
+            for share in shares
+        ]
         self._clock = 0.0  # the virtual time: start tag of who was last given a place
         self._reserve = min(len(shares) - 1, places // _PLACES_PER_PROBE)
         self._closed = len(shares)
@@ -83,13 +98,7 @@ class Shares:
             return []
         if any(claim.waiting and claim.barred_until_s <= now_s for claim in self._claims):
             return self._plan_pressed(free, dict(closed), now_s)
-        closed.sort(key=lambda item: item[1].asked_at_s)
-        expires_s = self._probe_expiry(len(closed) <= free)
-        asks = []
-        for i, claim in closed[:free]:
-            self._give(claim, self._start(claim))
-            asks.append(self._ask(i, claim, 1, expires_s, now_s))
-        return asks
+        return self._plan_quiet(free, closed, now_s)
 
     def taken(self, source: int, pending: int) -> None:
         """A message that was asked for came; `pending` is what the consumer still has."""
@@ -100,6 +109,7 @@ class Shares:
         self.asked -= 1
         if not claim.open:
             self._closed += 1
+            claim.used_up = True
         self._begin(claim, pending)
 
     def uninvited(self, source: int, pending: int) -> bool:
@@ -139,6 +149,24 @@ class Shares:
         claim.waiting = pending
         self.running += 1
 
+    def _plan_quiet(self, free: int, closed: list[tuple[int, _Claim]], now_s: float) -> list[Ask]:
+        """Nobody is known to have a backlog: probe all, in turns when there are not places enough."""
+        closed.sort(key=lambda item: item[1].asked_at_s)
+        expires_s = TURN_S
+        if len(closed) <= free:
+            expires_s = STANDING_S if self._reserve >= len(self._claims) - 1 else PATIENT_S
+        asks = []
+        for after, (i, claim) in zip(range(len(closed) - 1, -1, -1), closed[:free], strict=False):
+            if not claim.used_up:
+                claim.probe = 1
+            elif now_s - claim.asked_at_s < _QUICKLY_S:
+                claim.probe = min(2 * claim.probe, claim.probe_limit)
+            batch = min(claim.probe, self.free - after) if expires_s == STANDING_S else 1
+            for _ in range(batch):
+                self._give(claim, self._start(claim))
+            asks.append(self._ask(i, claim, batch, expires_s if batch == 1 else WARM_S, now_s))
+        return asks
+
     def _plan_pressed(self, free: int, closed: dict[int, _Claim], now_s: float) -> list[Ask]:
         """Somebody has a backlog: places go by start tag; quiet sources are probed when it is their turn."""
         quiet = sum(1 for claim in self._claims if not claim.waiting)
@@ -171,22 +199,17 @@ class Shares:
         asks.extend(self._ask(i, self._claims[i], batch, 0.0, now_s) for i, batch in given.items())
         return asks
 
-    def _probe_expiry(self, all_probed: bool) -> float:
-        if not all_probed:
-            return TURN_S
-        return STANDING_S if self._reserve >= len(self._claims) - 1 else PATIENT_S
-
     def _start(self, claim: _Claim) -> float:
         """Return the start tag; who had no backlog has nothing saved up from that time."""
         return claim.finish if claim.waiting else max(self._clock, claim.finish)
 
     def _give(self, claim: _Claim, start: float) -> None:
         claim.finish = start + 1 / claim.share
-        # A source whose request is on its way is not behind for that: the clock never passes a backlog's next start.
-        self._clock = min([start, *(other.finish for other in self._claims if other.waiting and other is not claim)])
+        self._clock = start
 
     def _ask(self, source: int, claim: _Claim, batch: int, expires_s: float, now_s: float) -> Ask:
         claim.open = batch
+        claim.used_up = False
         claim.asked_at_s = now_s
         self.asked += batch
         self._closed -= 1
