@@ -66,11 +66,7 @@ class System:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._configuration = str(ROOT / "orchestration_config.json")
         if self.configure is not None:
-            document = json.loads(Path(self._configuration).read_text())
-            self.configure(document)
-            changed = self.folder / "orchestration_config.json"
-            changed.write_text(json.dumps(document))
-            self._configuration = str(changed)
+            self._configuration = _changed(self.folder, self.configure)
         self.nats: NatsServer | None = None
         if self.nats_url is None:
             self.nats = NatsServer(self.folder / "nats")
@@ -195,3 +191,12 @@ async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 10
     while not await fact():
         assert time.monotonic() < until, f"not true within {within_s} s"
         await asyncio.sleep(0.02)
+
+
+def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """Write a changed copy of the shipped configuration and return its path."""
+    document = json.loads((ROOT / "orchestration_config.json").read_text())
+    change(document)
+    copy = folder / "orchestration_config.json"
+    copy.write_text(json.dumps(document))
+    return str(copy)
