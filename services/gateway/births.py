@@ -1,0 +1,104 @@
+"""What a request becomes on the bus: its run and the command that begins it. Pure.
+
+An `Idempotency-Key` is the run's id, so a repeated request is the same run, whichever gateway takes it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from shared.contracts.commands import ChatRequest, PlanRun, SubmitRequest, WorkflowRequest
+from shared.contracts.events import RunAccepted
+from shared.contracts.ids import Priority, RunId, SessionId, TenantId
+from shared.contracts.message import Run
+from shared.contracts.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose run it is, and by which name it goes."""
+
+    tenant: TenantId
+    run_id: RunId
+    keyed: bool
+    """The id stands for the caller's idempotency key: others may be bearing the same run at this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """A run that is about to be."""
+
+    command: SubmitRequest | PlanRun
+    keyed: bool
+
+    @property
+    def run(self) -> Run:
+        return self.command.run
+
+
+def session_of(run_id: RunId) -> SessionId:
+    """Return the session that a keyed request without one begins: the same at every repetition."""
+    return f"s{hashlib.sha256(f'session of {run_id}'.encode()).hexdigest()[:31]}"
+
+
+def of_chat(
+    identity: Identity,
+    request: ChatRequest,
+    *,
+    session_id: SessionId,
+    priority: Priority,
+    now: datetime,
+    timeout_s: float,
+) -> Birth:
+    """Return the birth of a chat request."""
+    run = _run(identity, priority, session_id, now, timeout_s)
+    return Birth(SubmitRequest(run=run, request=request, source=_source(identity)), identity.keyed)
+
+
+def of_workflow(
+    identity: Identity,
+    workflow: Workflow,
+    *,
+    template: str | None,
+    priority: Priority,
+    now: datetime,
+    timeout_s: float,
+) -> Birth:
+    """Return the birth of a workflow that is ready to run."""
+    run = _run(identity, priority, None, now, timeout_s)
+    request = WorkflowRequest(workflow=workflow, template=template)
+    return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed)
+
+
+def _source(identity: Identity) -> Literal["gateway", "bus"]:
+    """Return whose request it is for whoever accepts it: a keyed one's timer is set there, as for one from the bus.
+
+    Of several gateways that bear a keyed run at once, one that is refused would otherwise take back the timer that the
+    others rely on.
+    """
+    return "bus" if identity.keyed else "gateway"
+
+
+def _run(identity: Identity, priority: Priority, session_id: SessionId | None, now: datetime, timeout_s: float) -> Run:
+    return Run(
+        run_id=identity.run_id,
+        tenant=identity.tenant,
+        priority=priority,
+        session_id=session_id,
+        born_at=now,
+        deadline_at=now + timedelta(seconds=timeout_s),
+    )
+
+
+def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
+    """Whether a request is the one that was accepted under its key: the same question, session and priority."""
+    asked = type(birth.command).decode(
+        birth.command.encode()
+    )  # as the bus hands it on: defaults and numbers normalised
+    there = accepted.run
+    return (
+        asked.request == accepted.request
+        and asked.run.session_id == there.session_id
+        and asked.run.priority == there.priority
+    )

@@ -1,0 +1,44 @@
+"""What the HTTP routes work with: the bus, what is offered, and the places for waiting requests."""
+
+from dataclasses import dataclass
+from time import monotonic
+
+from starlette.requests import Request
+
+from services.gateway.births import Birth
+from services.gateway.listings import Listings
+from services.gateway.runs import Heard, Runs
+from services.gateway.waiting import Waiting
+from shared.bus.connection import Bus
+from shared.observe.logs import bound
+from shared.service import Health
+from shared.workflows.validation import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One process's. Made in `app.py` once the bus is there."""
+
+    bus: Bus
+    runs: Runs
+    waiting: Waiting
+    listings: Listings
+    catalogue: Catalogue
+    health: Health
+    started_at: float
+    """`time.monotonic()`"""
+
+    async def answered(self, birth: Birth) -> Heard:
+        """Return the end of a run, holding one of the places for waiting requests. Raises what `Runs.end_of` does."""
+        async with self.waiting.place():
+            with bound(run_id=birth.run.run_id):
+                return await self.runs.end_of(birth)
+
+    def uptime_s(self) -> float:
+        return monotonic() - self.started_at
+
+
+def gateway_of(request: Request) -> Gateway:
+    """Return the gateway that serves a request."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway

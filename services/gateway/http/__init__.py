@@ -1,0 +1,1 @@
+"""The gateway's HTTP surface: bodies in, answers out, errors with `detail`."""

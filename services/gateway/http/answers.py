@@ -1,0 +1,104 @@
+"""How a run's end reads over HTTP. Pure: the same end gives the same answer, byte for byte."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from services.gateway.http.models import Body, ChatAnswer, ErrorBody, RunFailure, UsageBody, WorkflowAnswer
+from shared.contracts.events import RunEnded
+from shared.contracts.message import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and a body."""
+
+    status: int
+    body: Body
+
+
+def to_chat(ended: RunEnded) -> Answer:
+    """Return the answer to a message."""
+    if ended.outcome != "completed":
+        return Answer(_status(ended), _failure(ended))
+    spent = ended.spent
+    return Answer(
+        200,
+        ChatAnswer(
+            session_id=ended.run.session_id,
+            response=ended.text or "",
+            category=ended.category,
+            timestamp=ended.ended_at,
+            model_used=ended.model,
+            run_id=ended.run.run_id,
+            acknowledgement=ended.acknowledgement,
+            cost_usd=spent.cost_usd,
+            usage=UsageBody.of(spent.usage),
+            took_s=_took_s(ended),
+            simulated=spent.simulated,
+            calls=spent.calls,
+            note=ended.note,
+        ),
+    )
+
+
+def to_workflow(ended: RunEnded) -> Answer:
+    """Return the result of a workflow."""
+    if ended.outcome != "completed":
+        return Answer(_status(ended), _failure(ended))
+    spent = ended.spent
+    return Answer(
+        200,
+        WorkflowAnswer(
+            status="completed",
+            result=ended.result or {},
+            execution_time=_took_s(ended),
+            run_id=ended.run.run_id,
+            cost_usd=spent.cost_usd,
+            usage=UsageBody.of(spent.usage),
+            simulated=spent.simulated,
+            calls=spent.calls,
+            note=ended.note,
+        ),
+    )
+
+
+def _took_s(ended: RunEnded) -> float:
+    return round(max(0.0, (ended.ended_at - ended.run.born_at).total_seconds()), 6)
+
+
+def _status(ended: RunEnded) -> int:
+    match ended.outcome:
+        case "completed":
+            return 200
+        case "denied":
+            status = ended.fault.status if ended.fault is not None else None
+            return status if status is not None and 400 <= status < 500 else 413
+        case "cancelled":
+            return 409
+        case "failed":
+            return 504 if ended.fault is not None and ended.fault.code == "deadline" else 502
+    assert_never(ended.outcome)
+
+
+def _failure(ended: RunEnded) -> RunFailure:
+    fault = ended.fault
+    return RunFailure(
+        detail=_detail(ended, fault),
+        run_id=ended.run.run_id,
+        session_id=ended.run.session_id,
+        error=None if fault is None else ErrorBody(type=fault.type, code=fault.code, message=fault.message),
+        result=ended.result,
+        cost_usd=ended.spent.cost_usd,
+    )
+
+
+def _detail(ended: RunEnded, fault: Fault | None) -> str:
+    """Return what happened and what to do: the explanation of the AI where there is one, then the fault itself."""
+    if fault is None:
+        said = {"cancelled": "the run was cancelled", "denied": "the request was refused"}
+        return ended.text or said.get(ended.outcome, "the run failed without saying why; its run_id leads to its log")
+    if ended.text:
+        return f"{ended.text.rstrip()}\n\nThe fault: {fault.message}"
+    if ended.outcome == "failed" and fault.code != "deadline":
+        return f"{fault.message}. Nothing more is done for this request; it can be sent again"
+    return fault.message

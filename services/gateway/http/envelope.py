@@ -1,0 +1,80 @@
+"""What every request gets: an id, the run's id in the answer's head, a count and a log line."""
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.observe import metrics
+from shared.observe.logs import bound
+
+log = logging.getLogger("segue.gateway")
+
+_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_KINDS = {"chat": "chat", "workflow": "workflow", "template": "template", "session": "session"}
+_UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def kind_of(path: str) -> str:
+    """Return what was asked for, as the metrics name it."""
+    return _KINDS.get(path[1:].partition("/")[0], "catalogue")
+
+
+class Envelope:
+    """ASGI middleware around everything, errors included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _UNCOUNTED:
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = _given(scope) or secrets.token_hex(8).encode()
+        state = scope.setdefault("state", {})
+        status = 0
+
+        async def labelled(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message["headers"], (b"x-request-id", request_id)]
+                if (run_id := state.get("run_id")) is not None:
+                    headers.append((b"x-segue-run-id", run_id.encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        with bound(request_id=request_id.decode()):
+            try:
+                await self._app(scope, receive, labelled)
+            finally:
+                took_s = time.perf_counter() - began
+                kind = kind_of(scope["path"])
+                metrics.REQUESTS.labels(kind, str(status or 499)).inc()  # 499: the caller went before the answer
+                metrics.REQUEST_SECONDS.labels(kind).observe(took_s)
+                if kind != "catalogue":
+                    _log(scope, state.get("run_id"), status, took_s)
+
+
+def _log(scope: Scope, run_id: str | None, status: int, took_s: float) -> None:
+    log.info(
+        "request.answered",
+        extra={
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "took_s": round(took_s, 6),
+            "run_id": run_id,
+        },
+    )
+
+
+def _given(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            found: bytes = value
+            return found
+    return None

@@ -1,0 +1,211 @@
+"""The bodies that the HTTP API takes and gives. Fields may be added, never renamed."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt
+
+from shared.contracts.ids import Category, Priority, SessionId
+from shared.contracts.message import ErrorType, Usage
+
+MOST_IMAGES = 16
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the message is empty; say what you want to know")
+    return text
+
+
+def _image(url: str) -> str:
+    if not url.startswith(("https://", "http://", "data:image/")):
+        raise ValueError("an image is an http(s) URL or a data:image/… URL")
+    return url
+
+
+class Body(BaseModel):
+    """A frozen body. What it does not know it ignores."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    def to_json(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self)
+
+
+class ChatBody(Body):
+    """`POST /chat`"""
+
+    message: Annotated[str, AfterValidator(_said)] = Field(examples=["Why is the sky blue?"])
+    session_id: SessionId | None = Field(
+        default=None, description="Goes on with this conversation; without it a new one begins."
+    )
+    context_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = Field(
+        default=None, description="Tokens of context that come on top of the message and the session."
+    )
+    priority: Priority = Priority.MEDIUM
+    images: tuple[Annotated[str, AfterValidator(_image)], ...] = Field(default=(), max_length=MOST_IMAGES)
+    stream: bool = Field(default=False, description="Answer with server-sent events.")
+
+
+class UsageBody(Body):
+    """Tokens as the providers counted them, of all calls of the run."""
+
+    prompt_tokens: NonNegativeInt
+    completion_tokens: NonNegativeInt
+    total_tokens: NonNegativeInt
+
+    @classmethod
+    def of(cls, usage: Usage) -> "UsageBody":
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.total_tokens,
+        )
+
+
+class ChatAnswer(Body):
+    """The answer to a message."""
+
+    session_id: str | None
+    response: str
+    category: Category | None
+    timestamp: AwareDatetime
+    model_used: str | None
+    run_id: str
+    acknowledgement: str | None = Field(description="What the caller was told at once, for orchestrated requests.")
+    cost_usd: float
+    usage: UsageBody
+    took_s: float
+    simulated: bool = Field(description="A simulated provider answered, at least in part.")
+    calls: NonNegativeInt
+    note: str | None = Field(description="Why the request was answered in another way than it would be usually.")
+
+
+class WorkflowAnswer(Body):
+    """The result of a workflow."""
+
+    status: str
+    result: dict[str, JsonValue] = Field(description="Variables and outputs by name.")
+    execution_time: float = Field(description="Seconds.")
+    run_id: str
+    cost_usd: float
+    usage: UsageBody
+    simulated: bool
+    calls: NonNegativeInt
+    note: str | None
+
+
+class ErrorBody(Body):
+    """Why a run ended as it did, for programs."""
+
+    type: ErrorType
+    code: str
+    message: str
+
+
+class ProblemBody(Body):
+    """One thing that is wrong with a request."""
+
+    path: str = Field(description="JSON path from the body's root.")
+    code: str
+    message: str
+
+
+class Failure(Body):
+    """Every answer that is not a success has `detail`."""
+
+    detail: str | list[ProblemBody]
+
+
+class RunFailure(Body):
+    """The answer for a run that did not succeed."""
+
+    detail: str
+    run_id: str
+    session_id: str | None = None
+    error: ErrorBody | None = None
+    result: dict[str, JsonValue] | None = None
+    cost_usd: float = 0.0
+
+
+class SessionMessage(Body):
+    role: str
+    content: str
+    timestamp: AwareDatetime
+    images: tuple[str, ...] = ()
+
+
+class SessionAnswer(Body):
+    session_id: str
+    created_at: AwareDatetime
+    messages: list[SessionMessage]
+
+
+class SessionDeleted(Body):
+    status: str
+    session_id: str
+
+
+class HealthAnswer(Body):
+    status: str
+    timestamp: AwareDatetime
+    version: str
+    models_available: NonNegativeInt
+    name: str
+    problem: str | None = None
+
+
+class ModelBody(Body):
+    name: str
+    provider: str
+    model: str
+    purpose: str
+    available: bool
+    simulated: bool
+
+
+class ModelsAnswer(Body):
+    models: list[ModelBody]
+    count: NonNegativeInt
+
+
+class AddonsAnswer(Body):
+    addons: list[str]
+    count: NonNegativeInt
+
+
+class ParameterBody(Body):
+    name: str
+    required: bool
+    type: str
+    description: str
+    default: JsonValue
+    choices: list[JsonValue]
+
+
+class TemplateBody(Body):
+    name: str
+    description: str
+    steps: NonNegativeInt = Field(description="Number of tasks.")
+    parameters: list[ParameterBody]
+
+
+class TemplatesAnswer(Body):
+    templates: list[TemplateBody]
+    count: NonNegativeInt
+
+
+class StatsAnswer(Body):
+    """What is going on, from the streams' own counts."""
+
+    active_sessions: NonNegativeInt = Field(description="Conversations that are kept.")
+    total_messages: NonNegativeInt = Field(
+        description="Chat requests taken into the queue since the system was set up, over HTTP and from the bus."
+    )
+    uptime_seconds: float = Field(description="Of this gateway process.")
+    timestamp: AwareDatetime
+    waiting_requests: NonNegativeInt = Field(description="Requests that wait for their answer in this gateway process.")
+    queued_requests: NonNegativeInt = Field(description="Chat requests that are queued or being categorised.")
+    queued_workflows: NonNegativeInt = Field(description="Workflows that are queued or being planned.")
+    queued_calls: NonNegativeInt = Field(description="Model calls that are queued or being made.")
+    models_available: NonNegativeInt
+    version: str

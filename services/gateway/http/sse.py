@@ -1,0 +1,243 @@
+"""Answer as server-sent events: what happens to a run as it happens, each event once and in order."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from nats.aio.msg import Msg
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from services.gateway.births import Birth
+from services.gateway.gateway import Gateway
+from services.gateway.http.answering import REPLAYED
+from services.gateway.http.answers import to_chat
+from services.gateway.http.errors import said_of
+from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
+from services.gateway.waiting import Stopping
+from shared import subjects
+from shared.bus.errors import BusError
+from shared.bus.jetstream import Stored
+from shared.contracts.events import CallSettled, RunCategorized, RunEnded
+from shared.contracts.ids import Category, Purpose
+from shared.contracts.message import Run, Unreadable
+from shared.observe.logs import bound
+
+log = logging.getLogger("segue.gateway")
+
+HEARTBEAT_S = 10.0
+STALLED_S = 30.0
+"""A caller that reads nothing for this long is let go."""
+ACKNOWLEDGE = "acknowledge"
+HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+def event(name: str, data: bytes) -> bytes:
+    """Return one event on the wire. `data` is JSON on one line."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+class _Gone(Exception):
+    """The caller has closed the connection, or reads nothing any more. The run goes on."""
+
+
+@dataclass(slots=True)
+class _Wire:
+    """The caller's end of the stream."""
+
+    send: Send
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    written_at: float = 0.0
+
+    @property
+    def begun(self) -> bool:
+        return self.written_at > 0
+
+    async def begin(self, *, replayed: bool) -> None:
+        headers = [*HEADERS, *((name.lower().encode(), value.encode()) for name, value in REPLAYED.items() if replayed)]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        if self.gone.is_set():
+            raise _Gone
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        except (TimeoutError, OSError) as error:
+            raise _Gone from error
+        self.written_at = asyncio.get_running_loop().time()
+
+    async def tell(self, name: str, data: Any) -> None:
+        await self.write(event(name, to_json(data)))
+
+    async def fail(self, error: Exception, run_id: str) -> None:
+        status, detail, _ = said_of(error)
+        await self.tell("error", {"status": status, "detail": detail, "run_id": run_id})
+        await self.end()
+
+    async def end(self) -> None:
+        await self.tell("done", {})
+        await self.write(b"", more=False)
+
+    async def still_there(self) -> None:
+        """Say something if nothing was said for long. Raises `_Gone`."""
+        if self.gone.is_set():
+            raise _Gone
+        if asyncio.get_running_loop().time() - self.written_at >= HEARTBEAT_S:
+            await self.write(b": still there\n\n")
+
+
+class Events(Response):
+    """The response. Nothing is sent before the run is queued: what is refused is refused with its status."""
+
+    def __init__(self, gateway: Gateway, birth: Birth) -> None:
+        super().__init__()
+        self._gateway = gateway
+        self._birth = birth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway, run = self._gateway, self._birth.run
+        live = subjects.live(run.tenant, run.run_id)
+        heard_on = (
+            live.category,
+            live.settled(Purpose.DECISION, ACKNOWLEDGE),
+            live.ended,
+            subjects.token(run.tenant, run.run_id, "*"),
+        )
+        wire = _Wire(send)
+        try:
+            async with gateway.waiting.place(), gateway.bus.live.listen(*heard_on) as queue:
+                with bound(run_id=run.run_id):
+                    past = await gateway.runs.past(self._birth)
+                    if past.accepted is None and past.ended is None:
+                        await gateway.runs.bear(self._birth)
+                    watch = asyncio.create_task(_watch(receive, wire, queue))
+                    try:
+                        await self._tell(wire, queue, past)
+                    finally:
+                        watch.cancel()
+        except Stopping as error:
+            if not wire.begun:
+                raise
+            await wire.fail(error, run.run_id)
+        except _Gone:
+            log.info("stream.left", extra={"run_id": run.run_id})
+
+    async def _tell(self, wire: _Wire, queue: "asyncio.Queue[Msg | None]", past: Past) -> None:
+        """Tell everything, from the acceptance to the end."""
+        run = self._birth.run if past.accepted is None else past.accepted.run
+        if past.ended is not None:
+            run = past.ended.run
+        await wire.begin(replayed=past.ended is not None)
+        await wire.tell("accepted", {"run_id": run.run_id, "session_id": run.session_id})
+        try:
+            ended = await _Telling(self._gateway, run, wire).until_end(queue, past.ended)
+            await self._gateway.runs.certify(self._birth, past)
+            answer = to_chat(ended)
+            if answer.status == 200:
+                await wire.write(event("answer", answer.body.to_json()))
+            else:
+                await wire.tell("error", {"status": answer.status, **json.loads(answer.body.to_json())})
+        except (BusError, Unreadable, NoEndInTime, KeyReused) as error:
+            await wire.fail(error, run.run_id)
+        else:
+            await wire.end()
+
+
+@dataclass(slots=True)
+class _Telling:
+    """Which of a run's facts the caller has been told."""
+
+    gateway: Gateway
+    run: Run
+    wire: _Wire
+    category: RunCategorized | None = None
+    acknowledged: bool = False
+
+    async def until_end(self, queue: "asyncio.Queue[Msg | None]", ended: RunEnded | None) -> RunEnded:
+        """Tell what comes in until the run ends; returns its end. Raises `NoEndInTime`."""
+        until = self.gateway.runs.patience_until(self.run)
+        loop = asyncio.get_running_loop()
+        while ended is None:
+            msg = await queue.get()
+            if msg is not None:
+                ended = await self._heard(msg)
+            elif not self.wire.gone.is_set():
+                await self._catch_up()
+                ended = await self.gateway.bus.log.read(
+                    subjects.events(self.run.tenant, self.run.run_id).ended, RunEnded
+                )
+            if ended is None and loop.time() > until:
+                raise NoEndInTime(self.run.run_id, given_s(self.run))
+            await self.wire.still_there()
+        await self._catch_up()
+        if not self.acknowledged and ended.acknowledgement is not None:
+            await self._acknowledgement(ended.acknowledgement)
+        return ended
+
+    async def _heard(self, msg: Msg) -> RunEnded | None:
+        """Tell what one message says; returns the end when it is the end."""
+        if msg.subject.startswith(subjects.token(self.run.tenant, self.run.run_id, "")):
+            await self._token(msg.data)
+            return None
+        stored = Stored(msg.subject, msg.data, msg.headers, 0)
+        decode = self.gateway.bus.log.decode
+        match subjects.fact_of(msg.subject).split("."):
+            case ["category"]:
+                await self._category(await decode(stored, RunCategorized))
+            case ["call", _, _, "settled"]:
+                await self._catch_up()  # the category comes first, and it is on the log by now
+                await self._settled(await decode(stored, CallSettled))
+            case ["ended"]:
+                return await decode(stored, RunEnded)
+        return None
+
+    async def _token(self, data: bytes) -> None:
+        if self.category is None:
+            await self._catch_up()
+        with contextlib.suppress(ValueError):  # a hint that cannot be read is one that was lost
+            delta = json.loads(data)
+            await self.wire.tell("restart" if delta.get("restart") else "token", delta)
+
+    async def _category(self, fact: RunCategorized) -> None:
+        if self.category is None:
+            self.category = fact
+            await self.wire.tell("category", {"category": fact.category, "reason": fact.reason})
+
+    async def _settled(self, call: CallSettled) -> None:
+        if call.outcome == "answered" and call.text:
+            await self._acknowledgement(call.text)
+        self.acknowledged = True
+
+    async def _acknowledgement(self, text: str) -> None:
+        if not self.acknowledged:
+            self.acknowledged = True
+            await self.wire.tell("acknowledgement", {"text": text})
+
+    async def _catch_up(self) -> None:
+        """Tell what is on the log and was not heard."""
+        facts, read = subjects.events(self.run.tenant, self.run.run_id), self.gateway.bus.log.read
+        if self.category is None and (category := await read(facts.category, RunCategorized)) is not None:
+            await self._category(category)
+        orchestrated = self.category is not None and self.category.category is Category.H
+        if orchestrated and not self.acknowledged:
+            settled = await read(facts.settled(Purpose.DECISION, ACKNOWLEDGE), CallSettled)
+            if settled is not None:
+                await self._settled(settled)
+
+
+async def _watch(receive: Receive, wire: _Wire, queue: "asyncio.Queue[Msg | None]") -> None:
+    """Notice that the caller has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    wire.gone.set()
+    if not queue.full():
+        queue.put_nowait(None)

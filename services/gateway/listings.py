@@ -1,0 +1,55 @@
+"""What this system offers its callers: models, addons, templates, limits. Values, made from the configuration once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from shared.config.templates import Template
+from shared.workflows.validation import Catalogue, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A role and what stands behind it."""
+
+    name: str
+    provider: str
+    model: str
+    purpose: str
+    available: bool = True
+    """Somebody can be asked: a provider with a key, a server of the operator's, or the simulator."""
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listings:
+    """Everything that is offered."""
+
+    name: str
+    version: str
+    models: tuple[OfferedModel, ...]
+    addons: tuple[str, ...]
+    templates: Mapping[str, Template]
+    timeout_s: float
+    """From a run's birth to its deadline."""
+    max_tasks: int = 500
+
+    @property
+    def models_available(self) -> int:
+        return sum(1 for model in self.models if model.available)
+
+    def catalogue(self) -> Catalogue:
+        """Return what a workflow may name."""
+        return Catalogue(frozenset(model.name for model in self.models), frozenset(self.addons), self.max_tasks)
+
+
+def problems_of(template: Template, given: Mapping[str, JsonValue]) -> tuple[Problem, ...]:
+    """Return what is wrong with the values given to a template, all of it."""
+    return tuple(Problem(f"$.{name}", "bad_variable", f"{name} {what}") for name, what in template.problems(given))
+
+
+def document_of(template: Template, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the workflow document of a template filled in."""
+    queues: list[JsonValue] = [queue.model_dump(mode="json", exclude_none=True) for queue in template.workflow]
+    return {"workflow": queues, "variables": template.bound(given)}

@@ -1,0 +1,132 @@
+"""Bear runs and hear of their ends. What counts is on the log; what is heard is a hint to look."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.gateway.births import Birth, is_repetition
+from shared import subjects
+from shared.bus.connection import Bus
+from shared.bus.errors import BusError, QueueFull
+from shared.contracts.commands import PlanRun, SubmitRequest
+from shared.contracts.events import RunAccepted, RunEnded
+from shared.contracts.message import Run
+
+GRACE_S = 5.0
+"""The finisher ends a run at its deadline; its end may take this long to be heard here."""
+
+
+class KeyReused(Exception):
+    """The idempotency key stands for another request."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"this Idempotency-Key was used with a different request (run {run_id})")
+        self.run_id = run_id
+
+
+class NoEndInTime(Exception):
+    """The run's end was not on the log although its deadline is over: the services behind are late or down."""
+
+    def __init__(self, run_id: str, given_s: float) -> None:
+        super().__init__(f"run {run_id} had not ended {GRACE_S:.0f} s after its deadline of {given_s:.0f} s")
+        self.run_id = run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the log has of a run before this request does anything about it."""
+
+    accepted: RunAccepted | None = None
+    ended: RunEnded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A run's end. `replayed`: it had ended before this request came."""
+
+    ended: RunEnded
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs as the gateway sees them: born here, ended elsewhere."""
+
+    bus: Bus
+    now: Callable[[], datetime]
+
+    async def end_of(self, birth: Birth) -> Heard:
+        """Bear a run, or join it when its key is known, and return its end.
+
+        Raises `QueueFull` (nothing is left behind), `KeyReused`, `NoEndInTime` or another `BusError`.
+        """
+        past = await self.past(birth)
+        if past.ended is not None:
+            return Heard(past.ended, replayed=True)
+        run = birth.run if past.accepted is None else past.accepted.run
+        ended = await self.bus.live.expect(
+            subjects.live(run.tenant, run.run_id).ended,
+            subjects.events(run.tenant, run.run_id).ended,
+            RunEnded,
+            ask=(lambda: self.bear(birth)) if past.accepted is None else None,
+            until=self.patience_until(run),
+        )
+        if ended is None:
+            raise NoEndInTime(run.run_id, given_s(run))
+        await self.certify(birth, past)
+        return Heard(ended, replayed=False)
+
+    async def past(self, birth: Birth) -> Past:
+        """Return what is known of a keyed run; nothing for one that is new. Raises `KeyReused`."""
+        if not birth.keyed:
+            return Past()
+        facts = subjects.events(birth.run.tenant, birth.run.run_id)
+        accepted = await self.bus.log.read(facts.accepted, RunAccepted)
+        if accepted is not None and not is_repetition(birth, accepted):
+            raise KeyReused(birth.run.run_id)
+        return Past(accepted, await self.bus.log.read(facts.ended, RunEnded))
+
+    async def certify(self, birth: Birth, past: Past) -> None:
+        """Make sure that a keyed run that was not accepted when we asked was accepted with *our* request.
+
+        Another gateway may have sent a different one under the same key at the same moment: the log says whose it is.
+        """
+        if not birth.keyed or past.accepted is not None:
+            return
+        accepted = await self.bus.log.read(subjects.events(birth.run.tenant, birth.run.run_id).accepted, RunAccepted)
+        if accepted is not None and not is_repetition(birth, accepted):
+            raise KeyReused(birth.run.run_id)
+
+    async def bear(self, birth: Birth) -> None:
+        """Set the deadline, then send the command. A full queue leaves nothing behind.
+
+        A keyed run's timer is set by whoever accepts it, see `births`.
+        """
+        if not birth.keyed:
+            await self.bus.log.set_timer(birth.run)
+        try:
+            await self._send(birth.command)
+        except QueueFull:
+            if not birth.keyed:
+                with contextlib.suppress(BusError):  # a timer left behind fires once, for a run that nobody has
+                    await self.bus.log.take_timer_back(birth.run.run_id)
+            raise
+
+    async def _send(self, command: SubmitRequest | PlanRun) -> None:
+        match command:
+            case SubmitRequest():
+                await self.bus.log.submit(command)
+            case PlanRun():
+                await self.bus.log.send(subjects.workflow(command.run), command)
+
+    def patience_until(self, run: Run) -> float:
+        """Return the loop time until which the end of a run is waited for."""
+        left_s = (run.deadline_at - self.now()).total_seconds()
+        return asyncio.get_running_loop().time() + max(0.0, left_s) + GRACE_S
+
+
+def given_s(run: Run) -> float:
+    """Return how long a run has from its birth, in seconds."""
+    return (run.deadline_at - run.born_at).total_seconds()

@@ -1,0 +1,75 @@
+"""How many requests may wait for their answer in this process, and how they end when it stops."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from shared.observe.metrics import REQUESTS_IN_FLIGHT
+
+
+class TooManyWaiting(Exception):
+    """As many requests wait in this process as it takes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} requests wait for their answer in this gateway, which is all that it takes")
+        self.most = most
+
+
+class Stopping(Exception):
+    """This process stops before the answer is there. The run goes on."""
+
+
+class Waiting:
+    """The places for waiting requests. One per process."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._places: set[Place] = set()
+        self._until: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def place(self) -> "Place":
+        """Return a place to be entered with `async with`: raises `TooManyWaiting`; inside, `Stopping` may be raised."""
+        return Place(self)
+
+    def stop_at(self, when: float) -> None:
+        """Let nobody wait beyond loop time `when`."""
+        self._until = when
+        for place in self._places:
+            place.limit.reschedule(when)
+
+    def enter(self, place: "Place") -> asyncio.Timeout:
+        if len(self._places) >= self.most:
+            raise TooManyWaiting(self.most)
+        self._places.add(place)
+        REQUESTS_IN_FLIGHT.set(len(self._places))
+        return asyncio.timeout_at(self._until)
+
+    def leave(self, place: "Place") -> None:
+        self._places.discard(place)
+        REQUESTS_IN_FLIGHT.set(len(self._places))
+
+
+class Place:
+    """One waiting request."""
+
+    __slots__ = ("_waiting", "limit")
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+
+    async def __aenter__(self) -> Self:
+        self.limit = self._waiting.enter(self)
+        await self.limit.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting.leave(self)
+        try:
+            await self.limit.__aexit__(kind, error, trace)
+        except TimeoutError as over:
+            raise Stopping from over

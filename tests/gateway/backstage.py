@@ -1,0 +1,178 @@
+"""A stand-in for the services behind the gateway: it takes commands off the real bus and writes a scripted story."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import nats
+from nats.aio.client import Client
+from nats.errors import TimeoutError as NothingCame
+
+from shared import subjects
+from shared.bus.connection import Bus, open_bus
+from shared.bus.provisioner import provision
+from shared.contracts.commands import ChatRequest, PlanRun, Spent, SubmitRequest, WorkflowRequest
+from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, RunEnded, Session, Turn
+from shared.contracts.ids import Category, Purpose
+from shared.contracts.message import ChatMessage, Fault, Run, Usage
+from shared.conversation import user_message
+from shared.topology import CATEGORIZER, PLANNER, Limits
+
+Command = SubmitRequest | PlanRun
+Script = Callable[["Backstage", Command], Awaitable[None]]
+
+
+class Backstage:
+    """Takes requests and workflows; `script` says what becomes of each."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self._url = url
+        self._limits = limits
+        self.script: Script = answer
+        self.taken: list[Command] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Backstage":
+        self.client: Client = await nats.connect(self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.05)
+        await provision(self.client, self._limits)
+        self.bus: Bus = await open_bus(self.client)
+        for feed in CATEGORIZER:
+            self._keep(self._take(feed.stream, feed.durable, SubmitRequest))
+        for feed in PLANNER:
+            self._keep(self._take(feed.stream, feed.durable, PlanRun))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.client.close()
+
+    def _keep(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": "backstage", "exception": error})
+
+    async def _take(self, stream: str, durable: str, kind: type[SubmitRequest] | type[PlanRun]) -> None:
+        pull = await self.client.jetstream().pull_subscribe_bind(durable, stream)
+        while True:
+            with contextlib.suppress(NothingCame, nats.errors.Error, nats.js.errors.Error):
+                for msg in await pull.fetch(16, timeout=0.5):
+                    command = kind.decode(await self.bus.payloads.unpack(msg.data, msg.headers))
+                    await msg.ack()
+                    self.taken.append(command)
+                    self._keep(self.script(self, command))
+
+    # Facts
+
+    async def accept(self, command: Command) -> RunAccepted:
+        fact = RunAccepted(
+            run=command.run,
+            request=command.request,
+            by="categorizer" if isinstance(command, SubmitRequest) else "planner",
+        )
+        return (await self.bus.log.write(self.facts(command.run).accepted, fact)).fact
+
+    async def categorize(self, run: Run, category: Category | None, reason: str = "letter") -> None:
+        fact = RunCategorized(run=run, category=category, reason=reason, role=None, context_tokens=1)
+        await self.bus.log.write(self.facts(run).category, fact)
+
+    async def acknowledge(self, run: Run, text: str) -> None:
+        fact = CallSettled(
+            run=run,
+            call="acknowledge",
+            purpose=Purpose.DECISION,
+            outcome="answered",
+            text=text,
+            role="thinking_fast_response_ai",
+            asked_role="thinking_fast_response_ai",
+        )
+        await self.bus.log.write(self.facts(run).settled(Purpose.DECISION, "acknowledge"), fact)
+
+    async def token(self, run: Run, call: str, **delta: object) -> None:
+        body = json.dumps({"call": call, **delta}).encode()
+        await self.client.publish(subjects.token(run.tenant, run.run_id, call), body)
+
+    async def end(self, ended: RunEnded) -> RunEnded:
+        written = await self.bus.log.write(self.facts(ended.run).ended, ended)
+        await self.bus.log.take_timer_back(ended.run.run_id)
+        return written.fact
+
+    async def turn(self, command: SubmitRequest, text: str) -> None:
+        run, now = command.run, datetime.now(UTC)
+        turn = Turn(
+            run_id=run.run_id,
+            user=user_message(command.request.message, command.request.images),
+            assistant=ChatMessage(role="assistant", content=text),
+            asked_at=run.born_at,
+            answered_at=now,
+        )
+
+        def add(there: Session | None) -> Session:
+            before = there or Session(created_at=run.born_at)
+            return before.model_copy(update={"turns": (*before.turns, turn)})
+
+        await self.bus.sessions.update(f"{run.tenant}.{run.session_id}", Session, add)
+
+    @staticmethod
+    def facts(run: Run) -> subjects.Facts:
+        return subjects.events(run.tenant, run.run_id)
+
+    async def timers(self) -> int:
+        """Return how many deadlines the bus keeps."""
+        info = await self.client.jetstream().stream_info("FINISHES", subjects_filter="segue.timer.*")
+        return len(info.state.subjects or {})
+
+
+def ended(run: Run, **fields: object) -> RunEnded:
+    """Return an end as the finisher writes one."""
+    spent = Spent(calls=2, cost_usd=0.0125, usage=Usage(prompt_tokens=11, completion_tokens=7), simulated=True)
+    said = {"run": run, "outcome": "completed", "category": Category.M, "model": "some/model", "spent": spent}
+    return RunEnded.model_validate({**said, "ended_at": datetime.now(UTC), **fields})
+
+
+def text_of(request: ChatRequest | WorkflowRequest) -> str:
+    """Return what the stand-in answers: enough to see that the request arrived whole."""
+    if isinstance(request, ChatRequest):
+        head = request.message[:80]
+        return f"{len(request.message)} characters, {len(request.images)} images: {head}"
+    return f"{sum(len(queue.tasks) for queue in request.workflow.workflow)} tasks"
+
+
+async def answer(stage: Backstage, command: Command) -> None:
+    """Accept and answer at once, with the session's turn before the end."""
+    accepted = await stage.accept(command)
+    text = text_of(accepted.request)
+    if isinstance(command, SubmitRequest):
+        await stage.turn(command, text)
+        await stage.end(ended(accepted.run, text=text))
+    else:
+        assert isinstance(command.request, WorkflowRequest)
+        result = {**command.request.workflow.variables, "out": text}
+        await stage.end(ended(accepted.run, category=None, result=result))
+
+
+async def silence(stage: Backstage, command: Command) -> None:
+    """Accept and do nothing more."""
+    await stage.accept(command)
+
+
+def ending(**fields: object) -> Script:
+    """Return a script that accepts and ends a run as given."""
+
+    async def script(stage: Backstage, command: Command) -> None:
+        accepted = await stage.accept(command)
+        await stage.end(ended(accepted.run, **fields))
+
+    return script
+
+
+def fault(type_: str, code: str, message: str, status: int | None = None) -> Fault:
+    return Fault.model_validate({"type": type_, "code": code, "message": message, "status": status})

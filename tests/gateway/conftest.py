@@ -1,0 +1,30 @@
+"""A gateway over a real nats-server, served by uvicorn on a free port, with a stand-in for the services behind it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import httpx
+import pytest
+
+from shared.bus.server import NatsServer
+from shared.topology import Limits
+from tests.gateway.backstage import Backstage
+from tests.gateway.serving import serving
+
+Client = httpx.AsyncClient
+Stage = Callable[..., AbstractAsyncContextManager[tuple[Client, Backstage]]]
+
+
+@pytest.fixture
+def stage(own_nats_server: NatsServer) -> Stage:
+    """Return how to set everything up: `async with stage(max_queue_depth=2, waiting=1) as (http, backstage)`."""
+
+    @asynccontextmanager
+    async def set_up(
+        *, limits: Limits | None = None, timeout_s: float = 20, **bounds: int
+    ) -> AsyncIterator[tuple[Client, Backstage]]:
+        async with Backstage(own_nats_server.url, limits or Limits()) as backstage:
+            async with serving(own_nats_server.url, timeout_s=timeout_s, **bounds) as http:
+                yield http, backstage
+
+    return set_up
