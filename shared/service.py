@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from shared import subjects, version
 from shared.bus.connection import Bus, open_bus, options
 from shared.bus.delivery import Delivery
 from shared.bus.pull import StandingPull
+from shared.config import ConfigInvalid, Configuration, load
+from shared.config.environment import Environment
 from shared.observe import logs, metrics
 from shared.topology import Feed
 
@@ -199,6 +202,22 @@ async def bury(bus: Bus, service: str, delivery: Delivery, reason: str) -> None:
     await bus.jetstream.publish(subjects.dead(service), delivery.data, headers=kept)
     metrics.DEAD_LETTERS.labels(service, "buried").inc()
     log.error("message.buried", extra={"subject": delivery.subject, "reason": reason})
+
+
+def run(name: str, port: int, build: Callable[[Environment, Configuration], "Service"]) -> None:
+    """Run a service until SIGTERM, or say what is wrong with its environment or configuration and exit with 1."""
+    try:
+        environment = Environment.read(os.environ)
+        configuration = load().configuration
+    except ConfigInvalid as invalid:
+        sys.exit(f"{name} does not start: {invalid}")
+    serve(
+        build(environment, configuration).asgi(),
+        service=name,
+        host=environment.host,
+        port=environment.health_port or port,
+        log_level=environment.level(configuration.system.log_level),
+    )
 
 
 def serve(app: Any, *, service: str, host: str, port: int, log_level: str) -> None:

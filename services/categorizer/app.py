@@ -1,19 +1,17 @@
 """The only place of the categorizer that constructs things."""
 
-import os
 from datetime import UTC, datetime
-
-from shared.config.environment import Environment
 
 from services.categorizer.calls import Persona
 from services.categorizer.handlers import Categorizer
 from services.categorizer.routing import Rules
 from shared.bus.connection import Bus
-from shared.config import Configuration, load
+from shared.config import Configuration
+from shared.config.environment import Environment
 from shared.contracts.ids import Category
 from shared.contracts.message import ChatMessage
 from shared.pool import pool
-from shared.service import Service, Work, serve
+from shared.service import Service, Work, run
 from shared.topology import CATEGORIZER
 
 NAME = "categorizer"
@@ -47,7 +45,7 @@ def rules(configuration: Configuration) -> Rules:
     return Rules(
         role_of={letter: flow.categorization[letter].model for letter in Category},
         image_role=flow.image_detection.force_model if flow.image_detection.enabled else None,
-        long_context_role="image_analysis_ai",
+        long_context_role=flow.context_limits.long_context_model,
         force_thinking_tokens=flow.context_limits.force_thinking_ai,
         force_long_context_tokens=flow.context_limits.force_gemini_pro,
         deny_tokens=flow.context_limits.deny_request,
@@ -75,12 +73,4 @@ def build(environment: Environment, configuration: Configuration) -> Service:
 
 def main() -> None:
     """Run until SIGTERM."""
-    environment = Environment.read(os.environ)
-    service = build(environment, load().configuration)
-    serve(
-        service.asgi(),
-        service=NAME,
-        host=environment.host,
-        port=environment.health_port or PORT,
-        log_level=environment.log_level,
-    )
+    run(NAME, PORT, build)

@@ -1,15 +1,13 @@
 """The only place of the finisher that constructs things."""
 
-import os
 from datetime import UTC, datetime
-
-from shared.config.environment import Environment
 
 from services.finisher.handlers import Finisher, Presenters
 from shared.bus.connection import Bus
-from shared.config import Configuration, load
+from shared.config import Configuration
+from shared.config.environment import Environment
 from shared.pool import pool
-from shared.service import Service, Work, serve
+from shared.service import Service, Work, run
 from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES
 
 NAME = "finisher"
@@ -49,12 +47,4 @@ def build(environment: Environment, configuration: Configuration) -> Service:
 
 def main() -> None:
     """Run until SIGTERM."""
-    environment = Environment.read(os.environ)
-    service = build(environment, load().configuration)
-    serve(
-        service.asgi(),
-        service=NAME,
-        host=environment.host,
-        port=environment.health_port or PORT,
-        log_level=environment.log_level,
-    )
+    run(NAME, PORT, build)

@@ -1,19 +1,17 @@
 """The only place of the planner that constructs things."""
 
-import os
 from datetime import UTC, datetime
-
-from shared.config.environment import Environment
-from shared.config.providers import lane
 
 from services.planner.handlers import Flow, Planner
 from services.planner.planning import Offer
 from services.planner.tasks import Persona
 from shared.bus.connection import Bus
-from shared.config import Configuration, load
+from shared.config import Configuration
+from shared.config.environment import Environment
+from shared.config.providers import lane
 from shared.contracts.ids import Category, Lane
 from shared.pool import pool
-from shared.service import Service, Work, serve
+from shared.service import Service, Work, run
 from shared.topology import PLANNER, PLANNER_SETTLED
 from shared.workflows.validation import Catalogue
 
@@ -81,12 +79,4 @@ def build(environment: Environment, configuration: Configuration) -> Service:
 
 def main() -> None:
     """Run until SIGTERM."""
-    environment = Environment.read(os.environ)
-    service = build(environment, load().configuration)
-    serve(
-        service.asgi(),
-        service=NAME,
-        host=environment.host,
-        port=environment.health_port or PORT,
-        log_level=environment.log_level,
-    )
+    run(NAME, PORT, build)
