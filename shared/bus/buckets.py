@@ -53,13 +53,19 @@ class Bucket:
             raise
 
     async def delete(self, key: str) -> bool:
-        """Remove the key; whether it was there."""
+        """Remove the key; whether it was there.
+
+        The marker that says so goes too: the bucket's own count of keys is then what is there. A value that is written
+        after the marker stays.
+        """
         for _ in range(TRIES):
             stored = await self._jetstream.last(self._stream, self._prefix + key)
             if stored is None or (stored.headers or {}).get("KV-Operation") in {"DEL", "PURGE"}:
                 return False
             headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq), **DELETED}
-            if await self._put(key, b"", headers) is not None:
+            marker = await self._put(key, b"", headers)
+            if marker is not None:
+                await self._jetstream.purge(self._stream, self._prefix + key, below=marker + 1)
                 return True
         raise Contended(key)
 

@@ -150,9 +150,10 @@ class JetStream:
             seq=int(message["seq"]),
         )
 
-    async def purge(self, stream: str, subject: str) -> None:
-        """Remove what is on a subject. Removing nothing is fine."""
-        body = json.dumps({"filter": subject}).encode()
+    async def purge(self, stream: str, subject: str, *, below: int | None = None) -> None:
+        """Remove what is on a subject, or of that what has a sequence under `below`. Removing nothing is fine."""
+        asked = {"filter": subject} if below is None else {"filter": subject, "seq": below}
+        body = json.dumps(asked).encode()
         answer = await self._insist(f"$JS.API.STREAM.PURGE.{stream}", body, None)
         if (error := answer.get("error")) is not None:
             raise _refusal(stream, error)
