@@ -1,55 +1,35 @@
 """The only place of the gateway that constructs things."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.http import catalogue, chat, errors, probes, sessions, workflows
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
-from services.gateway.listings import Listings
+from services.gateway.listings import Listings, OfferedModel
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
+from shared import version
 from shared.bus.connection import Bus
-from shared.service import DRAIN_S, Service, Work
+from shared.config import Configuration, load
+from shared.config.environment import Environment
+from shared.config.providers import routes
+from shared.service import DRAIN_S, Service, Work, serve
 
 NAME = "gateway"
 
 ANSWERED_BEFORE_END_S = 2.0
 """Whoever still waits this long before the server cuts connections is told so instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What this process takes at most."""
-
-    body_bytes: int = 16 * 1024 * 1024
-    waiting: int = 4_000
-
-    @classmethod
-    def read(cls, variables: Mapping[str, str]) -> "Bounds":
-        """Read SEGUE_MAX_BODY_BYTES and SEGUE_MAX_WAITING. Raises `ValueError` that names the variable."""
-        return cls(
-            body_bytes=_positive(variables, "SEGUE_MAX_BODY_BYTES", cls().body_bytes),
-            waiting=_positive(variables, "SEGUE_MAX_WAITING", cls().waiting),
-        )
-
-
-def _positive(variables: Mapping[str, str], name: str, default: int) -> int:
-    value = variables.get(name, "")
-    if not value:
-        return default
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-    return int(value)
 
 
 def application(nats_url: str, listings: Listings, bounds: Bounds) -> ASGIApp:
@@ -98,3 +78,40 @@ def application(nats_url: str, listings: Listings, bounds: Bounds) -> ASGIApp:
     for part in (chat, workflows, sessions, catalogue, probes):
         app.include_router(part.router)
     return Envelope(BodyCap(app, bounds.body_bytes))
+
+
+def listings_of(configuration: Configuration, environment: Environment) -> Listings:
+    """Return what the configuration offers, by way of the providers that the environment gives."""
+    models = tuple(
+        OfferedModel(
+            name=role,
+            provider=route.provider,
+            model=route.model,
+            purpose=configuration.ai_models[role].purpose,
+            available=route.unavailable is None,
+            simulated=route.simulated,
+        )
+        for role, route in routes(configuration, environment).items()
+    )
+    return Listings(
+        name=configuration.system.name,
+        version=version(),
+        models=models,
+        addons=tuple(configuration.prompt_addons),
+        templates=configuration.workflow_templates,
+        timeout_s=configuration.orchestration.default_timeout_s,
+    )
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    environment = Environment.read(os.environ)
+    configuration = load().configuration
+    app = application(environment.nats_url, listings_of(configuration, environment), Bounds.read(os.environ))
+    serve(
+        app,
+        service=NAME,
+        host=environment.host,
+        port=environment.port,
+        log_level=environment.level(configuration.system.log_level),
+    )

@@ -1,0 +1,41 @@
+"""What one gateway process takes at most, by the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.config.errors import ConfigInvalid, Problem
+
+MOST_BODY_BYTES = 16 * 1024 * 1024
+MOST_WAITING = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Beyond these a caller is told so at once."""
+
+    body_bytes: int = MOST_BODY_BYTES
+    """SEGUE_MAX_BODY_BYTES"""
+    waiting: int = MOST_WAITING
+    """SEGUE_MAX_WAITING: requests that wait for their answer."""
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> "Bounds":
+        """Read the variables. Raises `ConfigInvalid` naming every one whose value cannot be used."""
+        problems: list[Problem] = []
+
+        def positive(name: str, default: int) -> int:
+            text = variables.get(name, "").strip()
+            if not text:
+                return default
+            if not text.isascii() or not text.isdigit() or int(text) < 1:
+                problems.append(Problem(name, repr(text), "a whole number of at least 1"))
+                return default
+            return int(text)
+
+        found = cls(
+            body_bytes=positive("SEGUE_MAX_BODY_BYTES", MOST_BODY_BYTES),
+            waiting=positive("SEGUE_MAX_WAITING", MOST_WAITING),
+        )
+        if problems:
+            raise ConfigInvalid("environment", problems)
+        return found
