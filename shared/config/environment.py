@@ -1,0 +1,162 @@
+"""What the environment says: where things are, and the secrets. One meaning a variable, everywhere."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import SecretStr
+
+from shared.config.errors import ConfigInvalid, Problem
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The variables of the system. An empty variable is one that is not set."""
+
+    config: Path | None = None
+    """SEGUE_CONFIG: the configuration file."""
+    nats_url: str = "nats://127.0.0.1:4222"
+    """SEGUE_NATS_URL: the NATS server, or several with commas between; else the embedded server's."""
+    nats_url_given: bool = False
+    """Whether SEGUE_NATS_URL is set: then `segue up` uses that server instead of an embedded one."""
+    nats_port: int = 4222
+    """SEGUE_NATS_PORT: the embedded server's port."""
+    data_dir: Path = Path(".segue")
+    """SEGUE_DATA_DIR: where the embedded server keeps its files."""
+    port: int = 8000
+    """PORT: the gateway's port."""
+    host: str = "127.0.0.1"
+    """SEGUE_HOST: the address that servers listen on."""
+    health_port: int | None = None
+    """SEGUE_HEALTH_PORT: port of a service's health and metrics; None: its own default. The gateway has PORT."""
+    log_level: str = "info"
+    """SEGUE_LOG_LEVEL."""
+    log_level_given: bool = False
+    """Whether SEGUE_LOG_LEVEL is set: else the configuration's `system.logLevel` counts."""
+    replicas: int = 1
+    """SEGUE_REPLICAS: copies that JetStream keeps of every stream."""
+    openrouter_api_key: SecretStr | None = None
+    """OPENROUTER_API_KEY."""
+    google_ai_api_key: SecretStr | None = None
+    """GOOGLE_AI_API_KEY."""
+    openai_base_url: str | None = None
+    """SEGUE_OPENAI_BASE_URL: an OpenAI-compatible server that plays every text role."""
+    openai_api_key: SecretStr | None = None
+    """SEGUE_OPENAI_API_KEY: its key, if it wants one."""
+    openai_model: str | None = None
+    """SEGUE_OPENAI_MODEL: its model for every role; None: the ids of the configuration."""
+    simulator_url: str | None = None
+    """SEGUE_SIMULATOR_URL: base URL of a simulator that plays OpenRouter."""
+    simulator_port: int = 8200
+    """SEGUE_SIMULATOR_PORT: the port on which `segue up` starts the simulator."""
+
+    @classmethod
+    def read(cls, env: Mapping[str, str]) -> "Environment":
+        """Read the variables. Raises `ConfigInvalid` naming every variable whose value cannot be used."""
+        take = _Taker(env)
+        nats_port = take("SEGUE_NATS_PORT", _port, 4222)
+        found = cls(
+            config=take("SEGUE_CONFIG", Path, None),
+            nats_url=take("SEGUE_NATS_URL", _nats_url, f"nats://127.0.0.1:{nats_port}"),
+            nats_url_given=bool(env.get("SEGUE_NATS_URL", "").strip()),
+            nats_port=nats_port,
+            data_dir=take("SEGUE_DATA_DIR", Path, Path(".segue")),
+            port=take("PORT", _port, 8000),
+            host=take("SEGUE_HOST", _host, "127.0.0.1"),
+            health_port=take("SEGUE_HEALTH_PORT", _port, None),
+            log_level=take("SEGUE_LOG_LEVEL", _log_level, "info"),
+            log_level_given=bool(env.get("SEGUE_LOG_LEVEL", "").strip()),
+            replicas=take("SEGUE_REPLICAS", _replicas, 1),
+            openrouter_api_key=take("OPENROUTER_API_KEY", _key, None),
+            google_ai_api_key=take("GOOGLE_AI_API_KEY", _key, None),
+            openai_base_url=take("SEGUE_OPENAI_BASE_URL", _url, None),
+            openai_api_key=take("SEGUE_OPENAI_API_KEY", _key, None),
+            openai_model=take("SEGUE_OPENAI_MODEL", str, None),
+            simulator_url=take("SEGUE_SIMULATOR_URL", _url, None),
+            simulator_port=take("SEGUE_SIMULATOR_PORT", _port, 8200),
+        )
+        if take.problems:
+            raise ConfigInvalid("environment", take.problems)
+        return found
+
+    def level(self, configured: str) -> str:
+        """Return the log level: SEGUE_LOG_LEVEL where it is set, else the configuration's."""
+        return self.log_level if self.log_level_given else configured
+
+
+class _Wrong(ValueError):
+    """What was expected of a variable."""
+
+
+class _Taker:
+    """Takes variables one by one and remembers what is wrong with them."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.problems: list[Problem] = []
+
+    def __call__(self, name: str, read: Callable[[str], T], default: T) -> T:
+        text = self._env.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            return read(text)
+        except _Wrong as wrong:
+            found = "a value that is not shown" if read is _key else repr(text)
+            self.problems.append(Problem(name, found, str(wrong)))
+            return default
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 65_535:
+        raise _Wrong("a port number from 1 to 65535")
+    return int(text)
+
+
+def _replicas(text: str) -> int:
+    if text not in ("1", "2", "3", "4", "5"):
+        raise _Wrong("a number of copies from 1 to 5 (3 or 5 for a cluster)")
+    return int(text)
+
+
+def _log_level(text: str) -> str:
+    level = "warning" if text.lower() == "warn" else text.lower()
+    if level not in LOG_LEVELS:
+        raise _Wrong(f"one of {', '.join(LOG_LEVELS)}")
+    return level
+
+
+def _url(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if scheme.lower() not in ("http", "https") or not separator or not rest.strip("/") or any(map(str.isspace, text)):
+        raise _Wrong("a URL that begins with http:// or https://")
+    return text.rstrip("/")
+
+
+def _nats_url(text: str) -> str:
+    for part in text.split(","):
+        scheme, separator, rest = part.strip().partition("://")
+        if separator and (scheme not in ("nats", "tls", "ws", "wss") or not rest):
+            raise _Wrong("nats://host:port or tls://host:port, or several with commas between")
+        if not part.strip() or any(map(str.isspace, part.strip())):
+            raise _Wrong("nats://host:port or tls://host:port, or several with commas between")
+    return text
+
+
+def _host(text: str) -> str:
+    if any(map(str.isspace, text)) or "/" in text:
+        raise _Wrong("an address or a host name, such as 127.0.0.1 or 0.0.0.0")
+    return text
+
+
+def _key(text: str) -> SecretStr:
+    if any(map(str.isspace, text)) or not text.isascii():
+        raise _Wrong("a key without spaces, in plain ASCII")
+    return SecretStr(text)
+
+
+FIELDS: Final = tuple(field.name for field in fields(Environment))

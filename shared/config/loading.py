@@ -1,0 +1,171 @@
+"""From a file to a `Configuration`, with every problem at once."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import JsonValue, ValidationError
+from pydantic_core import ErrorDetails
+
+from shared.config.checks import at, check
+from shared.config.configuration import Configuration
+from shared.config.errors import ConfigInvalid, Problem, json_path
+from shared.config.keys import Location, Notes, read
+
+NAME: Final = "orchestration_config.json"
+VARIABLE: Final = "SEGUE_CONFIG"
+BESIDE: Final = Path(__file__).resolve().parents[2] / NAME
+MAX_BYTES: Final = 16 * 1024 * 1024
+
+KEY_VARIABLES: Final = {"openrouter": "OPENROUTER_API_KEY", "google_ai": "GOOGLE_AI_API_KEY"}
+PLACEHOLDERS: Final = (
+    "your",
+    "<",
+    "${",
+    "$",
+    "xxx",
+    "env:",
+    "changeme",
+    "replace",
+    "insert",
+    "sk-xxx",
+    "sk-or-xxx",
+    "...",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be used, what its author should know, and where it came from."""
+
+    configuration: Configuration
+    warnings: tuple[str, ...]
+    path: Path
+
+
+def find(env: Mapping[str, str]) -> Path:
+    """Return where the configuration is: SEGUE_CONFIG, else the working directory, else beside the packages."""
+    named = env.get(VARIABLE)
+    if named:
+        return Path(named)
+    here = Path(NAME)
+    return here if here.is_file() else BESIDE
+
+
+def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Loaded:
+    """Read and check the configuration file.
+
+    `env` is only asked for SEGUE_CONFIG, when no path is given. Raises `ConfigInvalid` with everything that is wrong.
+    """
+    source = path if path is not None else find(os.environ if env is None else env)
+    configuration, warnings = parse(_text(source), str(source))
+    return Loaded(configuration, warnings, source)
+
+
+def parse(text: str, source: str = NAME) -> tuple[Configuration, tuple[str, ...]]:
+    """Return the configuration that a text says, and the warnings. Raises `ConfigInvalid`."""
+    notes = Notes()
+    raw = _json(text, source, notes)
+    _keys_of_providers(raw, notes)
+    document = read(Configuration, raw, (), notes)
+    if isinstance(document, dict):
+        check(document, notes)
+    configuration = None
+    try:
+        configuration = Configuration.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_context=True):
+            _note(item, document, notes)
+    if notes.problems or configuration is None:
+        raise ConfigInvalid(source, _once(notes.problems, raw))
+    return configuration, tuple(notes.warnings)
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ConfigInvalid(str(path), [Problem("$", f"a file of {size:,} bytes", f"at most {MAX_BYTES:,}")])
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        expected = f"{NAME} in the working directory, or its path in {VARIABLE}"
+        raise ConfigInvalid(str(path), [Problem("$", "no such file", expected)]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(str(path), [Problem("$", f"bytes that are not UTF-8 ({error})", "UTF-8 text")]) from error
+    except OSError as error:
+        raise ConfigInvalid(
+            str(path), [Problem("$", error.strerror or str(error), "a file that can be read")]
+        ) from error
+
+
+def _json(text: str, source: str, notes: Notes) -> JsonValue:
+    """Return the text as JSON; refuses what JSON does not have (NaN) or leaves open (a key twice)."""
+
+    def constant(name: str) -> JsonValue:
+        raise ValueError(f"{name} is not JSON")
+
+    def members(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            for key in found:
+                if keys.count(key) > 1:
+                    notes.problems.append(
+                        Problem(f"$..{key}", f"the key {keys.count(key)} times in one object", "it once")
+                    )
+        return found
+
+    try:
+        document: JsonValue = json.loads(text, parse_constant=constant, object_pairs_hook=members)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ConfigInvalid(source, [Problem("$", f"{error.msg} at {where}", "valid JSON")]) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigInvalid(source, [Problem("$", str(error), "valid JSON, not nested a thousand levels")]) from None
+    return document
+
+
+def _keys_of_providers(raw: JsonValue, notes: Notes) -> None:
+    """Warn of keys in the file, and take out what only stands where a key should be."""
+    keys = at(raw, ("api_keys",))
+    if not isinstance(keys, dict):
+        return
+    for name, variable in KEY_VARIABLES.items():
+        value = keys.get(name)
+        if not isinstance(value, str):
+            continue
+        if not value.strip() or value.lower().startswith(PLACEHOLDERS):
+            keys[name] = None
+            if value.strip():
+                notes.warn(("api_keys", name), f"a placeholder, not a key; set {variable} in the environment")
+        else:
+            notes.warn(("api_keys", name), f"keys do not belong in a file; move it to {variable} in the environment")
+
+
+def _note(item: ErrorDetails, document: JsonValue, notes: Notes) -> None:
+    """Note what validation found, in the words of this module."""
+    location: Location = item["loc"]
+    if location and location[-1] == "[key]":
+        notes.refuse(location[:-1], str(item["input"]), _expected(item))
+        return
+    if item["type"] == "missing":
+        notes.problems.append(Problem(json_path(location), "nothing", "this key, which is required"))
+        return
+    value = at(document, location) if location else "a whole document"
+    notes.refuse(location, value, _expected(item))
+
+
+def _expected(item: ErrorDetails) -> str:
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return message[0].lower() + message[1:] if message else message
+
+
+def _once(problems: Sequence[Problem], raw: JsonValue) -> list[Problem]:
+    """Return one problem a place, at its path in the file."""
+    found: dict[str, Problem] = {}
+    for problem in problems:
+        found.setdefault(problem.path, problem)
+    return list(found.values())
