@@ -26,6 +26,14 @@ def call(run: Run, lane: Lane, purpose: Purpose, name: str) -> str:
     return f"{ROOT}.call.{lane}.{run.priority}.{run.tenant}.{run.run_id}.{purpose}.{name}"
 
 
+def call_of(subject: str) -> tuple[str, str, str, str] | None:
+    """Return (tenant, run, purpose, call) of a subject made by `call`; None for any other."""
+    tokens = subject.split(".")
+    if len(tokens) != 8 or tokens[:2] != [ROOT, "call"]:
+        return None
+    return tokens[4], tokens[5], tokens[6], tokens[7]
+
+
 def wait(run: Run, purpose: Purpose, name: str) -> str:
     """Of a call put back until its next attempt: a scheduled message that targets the call's own subject."""
     return f"{ROOT}.wait.{run.tenant}.{run.run_id}.{purpose}.{name}"
@@ -126,6 +134,17 @@ def cancel(tenant: str, run_id: str) -> str:
     return f"{ROOT}.cancel.{tenant}.{run_id}"
 
 
+def cancelled(subject: str) -> tuple[str, str]:
+    """Return (tenant, run) of a subject made by `cancel`."""
+    _, _, tenant, run_id = subject.split(".", 3)
+    return tenant, run_id
+
+
 def working(claim: str) -> str:
     """Of the question whether an executor still works on a claim (`<executor>.<claim>`); nobody there: it is dead."""
     return f"{ROOT}.working.{claim}"
+
+
+def claim_of(subject: str) -> str:
+    """Return the claim of a subject made by `working`."""
+    return subject.split(".", 2)[2]

@@ -1,0 +1,149 @@
+"""The only place of the executor that constructs things."""
+
+import asyncio
+import os
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from faststream.nats import NatsMessage
+
+from services.executor.attempts import RULES, Policy, Rule
+from services.executor.claims import STILL
+from services.executor.handlers import Executor
+from services.executor.providers import ChatProvider
+from services.executor.providers.openai_chat import OpenAiChat
+from services.executor.running import Running
+from shared import subjects
+from shared.bus.connection import Bus
+from shared.config import Configuration, load
+from shared.config.environment import Environment
+from shared.config.providers import Route, routes
+from shared.contracts.commands import CancelRun
+from shared.contracts.ids import Lane
+from shared.contracts.message import ErrorType
+from shared.pool import pool
+from shared.service import Service, Work, serve
+from shared.topology import EXECUTOR
+
+NAME = "executor"
+PORT = 9103
+PLACES: Mapping[Lane, int] = {Lane.CONTROL: 64, Lane.TEXT: 128, Lane.IMAGE: 8, Lane.VIDEO: 4}
+"""Calls at once, by lane; SEGUE_EXECUTOR_PLACES_<LANE> says otherwise."""
+
+
+class PlacesInvalid(ValueError):
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(f"{name}={value!r}: expected a whole number of calls at once, 1 to 10000")
+
+
+def places(environ: Mapping[str, str]) -> dict[Lane, int]:
+    """Return each lane's places. Raises `PlacesInvalid`."""
+    found = dict(PLACES)
+    for lane in Lane:
+        name = f"SEGUE_EXECUTOR_PLACES_{lane.name}"
+        value = environ.get(name, "").strip()
+        if value:
+            if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 10_000:
+                raise PlacesInvalid(name, value)
+            found[lane] = int(value)
+    return found
+
+
+def policy(configuration: Configuration) -> Policy:
+    """Return what the configuration says about retries."""
+    errors = configuration.error_handling
+    given: dict[ErrorType, Rule] = {
+        kind: Rule(rule.max_retries, alternative_first=rule.strategy == "fallback", alert=rule.strategy in _ALERTING)
+        for kind, rule in errors.error_types.items()
+    }
+    return Policy(
+        rules={**RULES, **given},
+        base_s=errors.retry_config.base_delay_ms / 1000,
+        factor=errors.retry_config.factor,
+        max_s=errors.retry_config.max_delay_ms / 1000,
+        jitter=errors.retry_config.jitter,
+        retryable=frozenset(errors.retry_config.retryable_statuses),
+    )
+
+
+_ALERTING = frozenset({"alert", "open_breaker"})
+
+
+class Providers:
+    """One adapter a server, for the life of the process."""
+
+    def __init__(self) -> None:
+        self._chat: dict[str, ChatProvider] = {}
+
+    def chat(self, route: Route) -> ChatProvider:
+        found = self._chat.get(route.base_url)
+        if found is None:
+            found = self._chat[route.base_url] = OpenAiChat()
+        return found
+
+    async def close(self) -> None:
+        for provider in self._chat.values():
+            await provider.close()
+
+
+def build(environment: Environment, configuration: Configuration, environ: Mapping[str, str]) -> Service:
+    """Return the service, ready to be served."""
+    running = Running()
+    sizes = places(environ)
+
+    async def assemble(bus: Bus) -> Work:
+        providers = Providers()
+        executor = Executor(
+            bus=bus,
+            routes=routes(configuration, environment),
+            fallbacks=configuration.model_fallbacks,
+            policy=policy(configuration),
+            provider=providers.chat,
+            running=running,
+            now=lambda: datetime.now(UTC),
+            jitter=random.random,
+            concurrency={
+                role: asyncio.Semaphore(model.max_concurrency)
+                for role, model in configuration.ai_models.items()
+                if model.max_concurrency is not None
+            },
+        )
+        return Work(
+            pulls=[
+                pool(
+                    bus, NAME, EXECUTOR[lane], executor.execute, places=sizes[lane], shares=configuration.queuing.shares
+                )
+                for lane in Lane
+            ],
+            feeds=[feed for lane in Lane for feed in EXECUTOR[lane]],
+            close=[providers.close],
+        )
+
+    service = Service(NAME, environment.nats_url, assemble)
+
+    @service.broker.subscriber(subjects.cancel("*", "*"), title="cancelled", description="A run that is over.")
+    async def cancelled(message: NatsMessage) -> None:
+        tenant, run_id = subjects.cancelled(message.raw_message.subject)
+        running.cancel(tenant, run_id, CancelRun.decode(message.body).reason)
+
+    @service.broker.subscriber(
+        subjects.working(f"{running.executor}.*"), title="working", description="Whether a claim is still worked on."
+    )
+    async def working(message: NatsMessage) -> bytes:
+        return STILL if running.works_on(subjects.claim_of(message.raw_message.subject)) else b"0"
+
+    return service
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    environment = Environment.read(os.environ)
+    service = build(environment, load().configuration, os.environ)
+    serve(
+        service.asgi(),
+        service=NAME,
+        host=environment.host,
+        port=environment.health_port or PORT,
+        log_level=environment.log_level,
+    )

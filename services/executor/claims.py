@@ -1,0 +1,102 @@
+"""Claiming an attempt on the log, and finding out what became of attempts that somebody else claimed."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.executor.running import Running, Working
+from services.executor.settlement import Ledger
+from shared import subjects
+from shared.bus.connection import Bus
+from shared.bus.delivery import Delivery, Done, Retry, Verdict
+from shared.config.providers import Route
+from shared.contracts.events import AttemptStarted
+from shared.observe import metrics
+from shared.topology import CALLS
+
+log = logging.getLogger("segue.executor")
+
+ANSWER_WITHIN_S = 0.5
+"""For a living executor to say that it works on a claim. A dead one is known at once: nobody listens there."""
+LOOK_AGAIN_S = 1.0
+STILL = b"1"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """This process may send this attempt."""
+
+    started: AttemptStarted
+    run_ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    bus: Bus
+    running: Running
+    now: Callable[[], datetime]
+
+    async def claim(self, ledger: Ledger, working: Working, route: Route) -> Claimed | None:
+        """Write the next attempt, once only, and look whether its run has ended. None: somebody's attempt is there."""
+        run = ledger.command.run
+        facts = subjects.events(run.tenant, run.run_id)
+        number = ledger.next_attempt
+        started = AttemptStarted(
+            run=run,
+            call=ledger.command.call,
+            attempt=number,
+            role=route.role,
+            provider=route.provider,
+            model=route.model,
+            claimed_by=self.running.claim(working),
+            started_at=self.now(),
+        )
+        subject = facts.attempt(ledger.command.purpose, ledger.command.call, number)
+        looking = asyncio.create_task(self.bus.log.exists(facts.ended))
+        try:
+            written = await self.bus.log.write(subject, started)
+            if not written.mine:
+                return None
+            return Claimed(started, await looking)
+        finally:
+            looking.cancel()
+
+    async def survey(self, ledger: Ledger, delivery: Delivery) -> Verdict | None:
+        """Take in attempts that are on the log and that the command does not know of: redelivered, or a copy.
+
+        Returns what to answer when the call is in other hands, or over; None when this process is to go on. An
+        attempt's executor that still works on it is left alone. One that no longer does has put the call back or
+        settled it *before* it let go, so what it left is looked for after asking it; else the outcome is unknown.
+        """
+        command = ledger.command
+        run, purpose, call = command.run, command.purpose, command.call
+        facts = subjects.events(run.tenant, run.run_id)
+        while True:
+            started = await self.bus.log.read(facts.attempt(purpose, call, ledger.next_attempt), AttemptStarted)
+            if started is not None and await self._still_works(started):
+                return Retry(LOOK_AGAIN_S)
+            if await self.bus.jetstream.last(CALLS, subjects.wait(run, purpose, call)) is not None:
+                return Done()  # it waits for its next attempt, and knows more than this copy
+            newest = await self.bus.jetstream.last(CALLS, delivery.subject)
+            if newest is not None and newest.seq > delivery.stream_seq:
+                return Done()  # its wait is over: the later message knows more
+            if await self.bus.log.exists(facts.settled(purpose, call)):
+                return Done()
+            if started is None:
+                return None
+            log.warning(
+                "attempt.unknown", extra={"attempt": started.attempt, "model": started.model, "by": started.claimed_by}
+            )
+            metrics.ATTEMPTS.labels(started.provider, started.model, "unknown").inc()
+            ledger.lost(started)
+
+    async def _still_works(self, started: AttemptStarted) -> bool:
+        if not started.claimed_by or self.running.works_on(started.claimed_by):
+            return bool(started.claimed_by)
+        try:
+            answer = await self.bus.jetstream.request(subjects.working(started.claimed_by), timeout_s=ANSWER_WITHIN_S)
+        except TimeoutError:
+            return False
+        return bool(answer.data == STILL)

@@ -1,0 +1,267 @@
+"""Take a call: claim an attempt, ask, decide, settle. Every step may be the last one of this process."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from services.executor import settlement, taxonomy
+from services.executor.attempts import Again, GiveUp, Next, Policy, decide, halvings
+from services.executor.claims import Claims
+from services.executor.deltas import Deltas
+from services.executor.providers import Answered, Asked, ChatProvider, Failed
+from services.executor.running import Cancelled, Running, Working
+from services.executor.settlement import MOST_UNKNOWN, Ledger, attempt_fault, fault
+from services.executor.unreadable import settle_unreadable
+from shared import subjects
+from shared.bus.connection import Bus
+from shared.bus.delivery import Delivery, Done, Poison, Retry, Verdict
+from shared.bus.errors import Unavailable
+from shared.bus.payloads import PayloadMissing
+from shared.config.providers import Route
+from shared.contracts.commands import ExecuteCall
+from shared.contracts.events import AttemptStarted, CallSettled
+from shared.contracts.message import Fault, Unreadable
+from shared.faults import point
+from shared.observe import metrics
+from shared.observe.logs import bound
+
+log = logging.getLogger("segue.executor")
+
+IN_PLACE_S = 1.0
+"""A wait of at most this is slept in place; a longer one is put back, so that it holds no place."""
+LOOKS_FOR_PAYLOAD = 5
+INSIST_S = 600.0
+"""How long an answer that was paid for is kept while the log cannot be written."""
+
+_NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
+
+
+@dataclass(slots=True)
+class Executor:
+    """What the handler needs; made in `app.py`."""
+
+    bus: Bus
+    routes: Mapping[str, Route]
+    fallbacks: Mapping[str, Sequence[str]]
+    policy: Policy
+    provider: Callable[[Route], ChatProvider]
+    running: Running
+    now: Callable[[], datetime]
+    jitter: Callable[[], float]
+    concurrency: Mapping[str, asyncio.Semaphore] = field(default_factory=dict)
+    """By role, where it has a limit of its own in this process."""
+    claims: Claims = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.bus, self.running, self.now)
+
+    async def execute(self, delivery: Delivery) -> Verdict:
+        """Take one call as far as it goes now: settled, or put back to wait."""
+        body = delivery.data
+        try:
+            body = await self.bus.payloads.unpack(delivery.data, delivery.headers)
+            command = ExecuteCall.decode(body)
+            if subjects.call(command.run, command.lane, command.purpose, command.call) != delivery.subject:
+                raise Unreadable("the command is about another call than its subject says")
+        except (Unreadable, PayloadMissing) as error:
+            if isinstance(error, PayloadMissing) and delivery.delivered < LOOKS_FOR_PAYLOAD:
+                return Retry(0.5)  # a replica may not have it yet
+            await settle_unreadable(self.bus, delivery.subject, body, str(error))
+            raise Poison(str(error)) from error
+        run = command.run
+        with bound(run_id=run.run_id, tenant=run.tenant, call=command.call), self.running.enter(run) as working:
+            return await self._execute(command, delivery, working)
+
+    async def _execute(self, command: ExecuteCall, delivery: Delivery, working: Working) -> Verdict:
+        point("executor.taken")
+        ledger = Ledger.of(command)
+        if delivery.delivered > 1 and (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
+            return elsewhere
+        chain, why_not = self._chain(command.role)
+        if why_not is not None:
+            return await self._fail(ledger, why_not)
+        role = ledger.role if ledger.role in chain else chain[0]
+        while True:
+            if len(ledger.unknown) > MOST_UNKNOWN:
+                return await self._fail(ledger, settlement.too_many_died(ledger))
+            if self._left_s(command) <= 0:
+                passed = fault(
+                    taxonomy.DEADLINE, f"the run's deadline {command.run.deadline_at.isoformat()} has passed"
+                )
+                return await self._fail(ledger, passed)
+            route = self.routes[role]
+            made = await self._attempt(ledger, working, route)
+            if made is None:
+                if (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
+                    return elsewhere
+                role = ledger.role if ledger.role in chain else chain[0]
+                continue
+            started, outcome, took_s = made
+            if isinstance(outcome, Answered):
+                return await self._settle(
+                    settlement.answered(ledger, started, outcome, took_s=took_s, simulated=route.simulated)
+                )
+            why = self._take(ledger, started, outcome)
+            if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED):
+                return await self._fail(ledger, why, started)
+            decision = decide(
+                ledger.failed,
+                outcome.verdict,
+                retry_after_s=outcome.retry_after_s,
+                chain=chain,
+                policy=self.policy,
+                left_s=self._left_s(command),
+                jitter=self.jitter(),
+            )
+            match decision:
+                case GiveUp():
+                    return await self._fail(ledger, decision.fault, started)
+                case Next():
+                    log.info("attempt.fallback", extra={"from_role": role, "to_role": decision.role})
+                    role = decision.role
+                case Again() if decision.after_s > IN_PLACE_S:
+                    return await self._put_back(ledger, delivery, decision.after_s)
+                case Again():
+                    try:
+                        async with working.cancellable():
+                            await asyncio.sleep(decision.after_s)
+                    except Cancelled as reason:
+                        return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {reason}"), started)
+
+    def _chain(self, role: str) -> tuple[list[str], Fault | None]:
+        """Return the roles that can be asked, in order; or why there is none."""
+        if role not in self.routes:
+            known = ", ".join(sorted(self.routes))
+            return [], fault(taxonomy.UNKNOWN_ROLE, f"role {role!r} is not in ai_models; known roles: {known}")
+        wanted = list(dict.fromkeys([role, *(name for name in self.fallbacks.get(role, ()) if name in self.routes)]))
+        there = [name for name in wanted if self.routes[name].unavailable is None]
+        if there:
+            return there, None
+        return [], settlement.nobody(role, wanted, [self.routes[name].unavailable or "" for name in wanted])
+
+    def _left_s(self, command: ExecuteCall) -> float:
+        return (command.run.deadline_at - self.now()).total_seconds()
+
+    async def _attempt(
+        self, ledger: Ledger, working: Working, route: Route
+    ) -> tuple[AttemptStarted, Answered | Failed, float] | None:
+        """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already."""
+        async with self.concurrency.get(route.role, _NO_LIMIT):
+            claimed = await self.claims.claim(ledger, working, route)
+            if claimed is None:
+                return None
+            point("executor.claimed")
+            started = claimed.started
+            if claimed.run_ended:
+                return started, Failed(taxonomy.RUN_ENDED, "the run has ended: nothing was asked"), 0.0
+            if working.cancelled is not None:
+                return started, Failed(taxonomy.CANCELLED, f"cancelled before it was asked: {working.cancelled}"), 0.0
+            began_s = time.monotonic()
+            outcome = await self._ask(ledger, started, route, working)
+            took_s = time.monotonic() - began_s
+            point("executor.answered")
+        if isinstance(outcome, Failed):
+            verdict = taxonomy.worth_repeating(outcome.verdict, outcome.status, self.policy.retryable)
+            outcome = replace(outcome, verdict=verdict)
+        code = "answered" if isinstance(outcome, Answered) else outcome.verdict.code
+        metrics.ATTEMPTS.labels(started.provider, started.model, code).inc()
+        metrics.ATTEMPT_SECONDS.labels(started.provider, started.model).observe(took_s)
+        return started, outcome, took_s
+
+    async def _ask(self, ledger: Ledger, started: AttemptStarted, route: Route, working: Working) -> Answered | Failed:
+        """Send one claimed attempt, its text going out as it comes in."""
+        command = ledger.command
+        budget_s = self._left_s(command)
+        if command.timeout_s is not None:
+            budget_s = min(budget_s, command.timeout_s)
+        smaller = halvings(ledger.failed, route.role, taxonomy.ANSWER_LENGTH.code)
+        deltas = Deltas(self.bus.client, command, started) if command.stream else None
+        try:
+            async with working.cancellable():
+                if deltas is not None:
+                    await deltas.begin()
+                return await self.provider(route).chat(
+                    Asked(command, started.attempt, smaller),
+                    route,
+                    budget_s=max(0.0, budget_s),
+                    on_delta=deltas.send if deltas is not None else None,
+                )
+        except Cancelled as reason:
+            return Failed(taxonomy.CANCELLED, f"cancelled: {reason}", cost_usd=None)
+
+    def _take(self, ledger: Ledger, started: AttemptStarted, failed: Failed) -> Fault:
+        why = attempt_fault(started, failed)
+        ledger.take(started, failed, why)
+        alert = self.policy.rules[why.type].alert
+        log.log(
+            logging.ERROR if alert else logging.WARNING,
+            "attempt.needs_a_person" if alert else "attempt.failed",
+            extra={
+                "attempt": started.attempt,
+                "role": started.role,
+                "code": why.code,
+                "status": failed.status,
+                "reason": why.message,
+                "retry_after_s": failed.retry_after_s,
+            },
+        )
+        return why
+
+    async def _put_back(self, ledger: Ledger, delivery: Delivery, after_s: float) -> Verdict:
+        """Have the bus send the call again later: waiting holds no place."""
+        command = ledger.command
+        at = self.now() + timedelta(seconds=after_s)
+        waiting = subjects.wait(command.run, command.purpose, command.call)
+        await self.bus.log.send_at(waiting, delivery.subject, ledger.put_back(), at)
+        log.info("attempt.waits", extra={"after_s": round(after_s, 3), "attempts": ledger.next_attempt - 1})
+        point("executor.scheduled")
+        return Done()
+
+    async def _fail(self, ledger: Ledger, why: Fault, started: AttemptStarted | None = None) -> Verdict:
+        route = self.routes.get(ledger.role)
+        simulated = route.simulated if route is not None else False
+        return await self._settle(settlement.failed(ledger, why, started=started, simulated=simulated))
+
+    async def _settle(self, fact: CallSettled) -> Verdict:
+        """Write how the call ended, once only. Somebody else's word is as good: whoever waits goes on with that."""
+        subject = subjects.events(fact.run.tenant, fact.run.run_id).settled(fact.purpose, fact.call)
+        until_s = time.monotonic() + INSIST_S
+        while True:
+            try:
+                written = await self.bus.log.write(subject, fact)
+                break
+            except Unavailable as error:
+                if time.monotonic() > until_s:
+                    raise
+                log.warning("settlement.waits", extra={"error": str(error)})
+        if written.mine:
+            _count_call(fact)
+        point("executor.settled")
+        return Done()
+
+
+def _count_call(fact: CallSettled) -> None:
+    metrics.CALLS.labels(fact.role, fact.outcome).inc()
+    model = fact.model or "none"
+    if fact.usage.prompt_tokens:
+        metrics.TOKENS.labels(model, "prompt").inc(fact.usage.prompt_tokens)
+    if fact.usage.completion_tokens:
+        metrics.TOKENS.labels(model, "completion").inc(fact.usage.completion_tokens)
+    if fact.cost_usd:
+        metrics.COST_USD.labels(model, fact.role).inc(fact.cost_usd)
+    if not fact.cost_known:
+        metrics.UNKNOWN_COST.inc()
+    if fact.outcome == "failed":
+        assert fact.fault is not None
+        log.warning(
+            "call.failed", extra={"code": fact.fault.code, "attempts": fact.attempts, "reason": fact.fault.message}
+        )
+    else:
+        log.info(
+            "call.answered",
+            extra={"role": fact.role, "model": fact.model, "attempts": fact.attempts, "took_s": round(fact.took_s, 4)},
+        )

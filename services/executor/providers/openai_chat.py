@@ -1,0 +1,160 @@
+"""Any OpenAI-compatible server, and OpenRouter: `POST <base_url>/chat/completions`."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+from pydantic_core import to_json
+
+from services.executor.providers import Answered, Asked, Failed, OnDelta
+from services.executor.providers.failures import read_failure, without
+from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields
+from services.executor.providers.refusals import of_the_schema, refused_parameter
+from services.executor.providers.sse import SseReader, TooLong
+from services.executor.providers.wire import (
+    STREAM_SILENCE_S,
+    BodyTooLarge,
+    Phases,
+    Wire,
+    chunks,
+    explain,
+    out_of_time,
+    whole,
+)
+from services.executor.taxonomy import CUT, OVERSIZED
+from shared.config.providers import Route
+
+log = logging.getLogger("segue.executor")
+
+MAX_REFUSED = 4
+"""Parameters that one request gives up before the refusal is the answer."""
+
+READ_OFF_WITHIN_S = 0.05
+
+
+@dataclass(slots=True)
+class OpenAiChat:
+    """One server. Remembers by model which parameters it refused, so that it is told only once a process."""
+
+    wire: Wire = field(default_factory=Wire)
+    now_s: Callable[[], float] = time.time
+    _omitted: dict[str, dict[str, str]] = field(default_factory=dict)
+    _urls: dict[str, httpx.URL] = field(default_factory=dict)
+
+    async def chat(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
+        """Ask once; again at once only without a parameter that the server has just refused to know."""
+        try:
+            async with asyncio.timeout(budget_s):
+                outcome = await self._chat(asked, route, on_delta)
+        except TimeoutError:
+            return out_of_time(budget_s)
+        if isinstance(outcome, Failed):
+            return replace(outcome, message=without(outcome.message, _key(route)))
+        return outcome
+
+    async def close(self) -> None:
+        await self.wire.close()
+
+    async def _chat(self, asked: Asked, route: Route, on_delta: OnDelta | None) -> Answered | Failed:
+        parameters = route.parameters.model_dump(mode="json", exclude_none=True)
+        omit = dict(self._omitted.get(route.model, ()))
+        for _ in range(MAX_REFUSED):
+            fields = request_fields(asked, route.model, parameters, stream=on_delta is not None, omit=omit)
+            outcome = await self._ask(asked, route, fields, on_delta)
+            if not isinstance(outcome, Failed) or outcome.status is None or outcome.text_sent:
+                return outcome
+            refused = refused_parameter(outcome.status, outcome.message, fields)
+            if refused is None:
+                return outcome
+            name, instead = refused
+            log.warning(
+                "provider.parameter_refused",
+                extra={"model": route.model, "parameter": name, "instead": instead, "said": outcome.message},
+            )
+            omit[name] = instead
+            if not (name == "response_format" and of_the_schema(outcome.message)):
+                self._omitted.setdefault(route.model, {})[name] = instead
+        return outcome
+
+    async def _ask(
+        self, asked: Asked, route: Route, fields: dict[str, Any], on_delta: OnDelta | None
+    ) -> Answered | Failed:
+        """Send one request and read its answer."""
+        stream = StreamReader() if on_delta is not None else None
+        began = False
+        phases = Phases(read_s=STREAM_SILENCE_S if stream is not None else None)
+        try:
+            async with self.wire.post(self._url(route), _headers(asked, route), to_json(fields), phases) as response:
+                began = True
+                status = response.status_code
+                if status != 200:
+                    return read_failure(status, response.headers, await whole(response), self.now_s())
+                kind = response.headers.get("content-type", "")
+                if stream is None or on_delta is None or "application/json" in kind:
+                    outcome = read_completion(await whole(response), self.now_s())
+                    if on_delta is not None and isinstance(outcome, Answered):
+                        await on_delta(outcome.text)  # a server that cannot stream answers in one piece
+                    return outcome
+                return await self._stream(response, stream, on_delta)
+        except TooLong as error:
+            assert stream is not None
+            return stream.broken(OVERSIZED, f"the stream has {error}")
+        except Exception as error:
+            failed = explain(error, began=began)
+            if failed is None:
+                raise
+            if stream is not None and began and not isinstance(error, BodyTooLarge):
+                return stream.broken(CUT if failed.status is None else failed.verdict, failed.message)
+            return failed
+
+    async def _stream(self, response: httpx.Response, stream: StreamReader, on_delta: OnDelta) -> Answered | Failed:
+        events = SseReader()
+        incoming = chunks(response)
+        async for chunk in incoming:
+            for event in events.feed(chunk):
+                text = stream.take(event, self.now_s())
+                if text:
+                    await on_delta(text)
+                if stream.done or stream.failed is not None:
+                    await _read_off(incoming)
+                    return stream.conclude()
+        return stream.conclude()
+
+    def _url(self, route: Route) -> httpx.URL:
+        url = self._urls.get(route.base_url)
+        if url is None:
+            url = self._urls[route.base_url] = httpx.URL(f"{route.base_url.rstrip('/')}/chat/completions")
+        return url
+
+
+async def _read_off(incoming: AsyncIterator[bytes]) -> None:
+    """Read the end of the body after the last event, mostly here already, so that the connection can be used again."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READ_OFF_WITHIN_S):
+            async for _ in incoming:
+                pass
+
+
+def _key(route: Route) -> str | None:
+    return route.api_key.get_secret_value() if route.api_key is not None else None
+
+
+def _headers(asked: Asked, route: Route) -> dict[str, str]:
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "accept-encoding": "identity",
+        "user-agent": "segue",
+    }
+    if (key := _key(route)) is not None:
+        headers["authorization"] = f"Bearer {key}"
+    if route.simulated:  # a real provider learns nothing about runs
+        headers["x-segue-run"] = asked.call.run.run_id
+        headers["x-segue-call"] = f"{asked.call.purpose}.{asked.call.call}"
+        headers["x-segue-attempt"] = str(asked.number)
+    return headers

@@ -1,0 +1,233 @@
+"""OpenAI's chat completions as bytes: what is sent, and what an answer, a stream or an error means. Pure.
+
+Read with tolerance for what the many compatible servers leave out, and without any for what would be guessed at.
+Sources: OpenAI "Chat Completions", OpenRouter "Errors", "Streaming", "Usage accounting".
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
+
+from services.executor.providers import Answered, Asked, Failed
+from services.executor.providers.failures import read_fault
+from services.executor.taxonomy import CUT, EMPTY, MALFORMED, NOTHING_SAID, PROVIDER_ERROR, REFUSAL, SAFETY, Verdict
+from shared.contracts.message import Usage
+
+DONE = b"[DONE]"
+
+
+def request_fields(
+    asked: Asked, model: str, parameters: Mapping[str, Any], *, stream: bool, omit: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the request: the role's parameters, under what the call itself says.
+
+    `omit` names parameters that this server refuses, each with what it wants instead ("": nothing).
+    """
+    call = asked.call
+    fields: dict[str, Any] = {"model": model, "messages": call.messages}
+    fields.update({name: value for name, value in parameters.items() if value is not None})
+    for name, value in (("temperature", call.temperature), ("max_tokens", call.max_tokens), ("top_p", call.top_p)):
+        if value is not None:
+            fields[name] = value
+    if asked.halvings and isinstance(fields.get("max_tokens"), int):
+        fields["max_tokens"] = max(1, fields["max_tokens"] >> asked.halvings)
+    if call.response_schema is not None:
+        fields["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {
+                "name": call.response_schema_name or "answer",
+                "strict": True,
+                "schema": call.response_schema,
+            },
+        }
+    if stream:
+        fields["stream"] = True
+        fields["stream_options"] = {"include_usage": True}
+    for name, instead in omit.items():
+        if name in fields:
+            value = fields.pop(name)
+            if instead:
+                fields[instead] = value
+    return fields
+
+
+def read_completion(data: bytes, now_s: float) -> Answered | Failed:
+    """Return what a 200 that is not a stream says: errors come inside those too."""
+    try:
+        body = from_json(data)
+    except ValueError as error:
+        return Failed(MALFORMED, f"the answer is not JSON: {error}", 200, cost_usd=None)
+    if not isinstance(body, dict):
+        return Failed(MALFORMED, f"the answer is JSON, but not an object: {_shown(body)}", 200, cost_usd=None)
+    usage, cost = usage_of(body.get("usage"))
+    choice = _first(body.get("choices"))
+    fault = body.get("error") or choice.get("error")
+    if fault:
+        return read_fault(200, fault, now_s, usage=usage, cost_usd=cost if body.get("usage") else 0.0)
+    if not choice:
+        return Failed(MALFORMED, f"the answer has no choices: {_shown(body)}", 200, usage=usage, cost_usd=cost)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return Failed(MALFORMED, f"the answer has no message: {_shown(choice)}", 200, usage=usage, cost_usd=cost)
+    return conclude(
+        text_of(message.get("content")),
+        refusal=text_of(message.get("refusal")),
+        finish_reason=_word(choice.get("finish_reason")),
+        model=_word(body.get("model")),
+        usage=usage,
+        cost_usd=cost,
+    )
+
+
+def conclude(
+    text: str, *, refusal: str, finish_reason: str | None, model: str | None, usage: Usage, cost_usd: float | None
+) -> Answered | Failed:
+    """Return what a complete answer amounts to: some are refusals, filtered, or nothing at all."""
+
+    def failed(verdict: Verdict, message: str) -> Failed:
+        return Failed(verdict, message, 200, usage=usage, cost_usd=cost_usd)
+
+    if finish_reason == "content_filter":
+        return failed(SAFETY, "the provider's safety filter stopped the answer; ask for something else, or another way")
+    if finish_reason == "error":
+        return failed(PROVIDER_ERROR, "the provider ended the answer with an error and did not say which")
+    if refusal and not text:
+        return failed(REFUSAL, f"the model refused: {refusal}")
+    if not text.strip():
+        if finish_reason == "length":
+            return failed(NOTHING_SAID, "the model used up max_tokens before it said anything; raise max_tokens")
+        return failed(EMPTY, f"the answer is empty (finish_reason {finish_reason or 'not given'})")
+    return Answered(text, finish_reason, model, usage, cost_usd)
+
+
+@dataclass(slots=True)
+class StreamReader:
+    """One streamed answer, event by event. `failed` or `done` says that nothing more is to come."""
+
+    parts: list[str] = field(default_factory=list)
+    done: bool = False
+    failed: Failed | None = None
+    _refusal: list[str] = field(default_factory=list)
+    _finish_reason: str | None = None
+    _model: str | None = None
+    _usage: Usage = field(default_factory=Usage)
+    _cost_usd: float | None = None
+    _counted: bool = False
+
+    def take(self, event: bytes, now_s: float) -> str:
+        """Return the text that an event brings, mostly a few characters, often none."""
+        if event == DONE:
+            self.done = True
+            return ""
+        try:
+            body = from_json(event)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            self._fail(Failed(MALFORMED, f"an event of the stream is not a JSON object: {_shown(event)}", 200))
+            return ""
+        if body.get("usage") is not None:
+            self._usage, self._cost_usd = usage_of(body["usage"])
+            self._counted = True
+        self._model = _word(body.get("model")) or self._model
+        choice = _first(body.get("choices"))
+        fault = body.get("error") or choice.get("error")
+        if fault:
+            self._fail(read_fault(200, fault, now_s))
+            return ""
+        self._finish_reason = _word(choice.get("finish_reason")) or self._finish_reason
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return ""
+        if refusal := text_of(delta.get("refusal")):
+            self._refusal.append(refusal)
+        text = text_of(delta.get("content"))
+        if text:
+            self.parts.append(text)
+        return text
+
+    def _fail(self, failed: Failed) -> None:
+        cost = self._cost_usd if self._counted else (0.0 if not self.parts and failed.cost_usd == 0.0 else None)
+        self.failed = Failed(
+            failed.verdict,
+            failed.message,
+            failed.status,
+            failed.retry_after_s,
+            usage=self._usage,
+            cost_usd=cost,
+            text_sent=bool(self.parts),
+        )
+
+    def conclude(self) -> Answered | Failed:
+        """Return what the stream came to, once it has ended."""
+        if self.failed is not None:
+            return self.failed
+        if not self.done:
+            got = sum(len(part) for part in self.parts)
+            message = f"the stream was cut after {got} characters: it ended with neither [DONE] nor an error"
+            return self.broken(CUT, message)
+        return conclude(
+            "".join(self.parts),
+            refusal="".join(self._refusal),
+            finish_reason=self._finish_reason,
+            model=self._model,
+            usage=self._usage,
+            cost_usd=self._cost_usd,
+        )
+
+    def broken(self, verdict: Verdict, message: str) -> Failed:
+        """Return the failure of a stream that something else ended."""
+        cost = self._cost_usd if self._counted else None
+        return Failed(verdict, message, 200, usage=self._usage, cost_usd=cost, text_sent=bool(self.parts))
+
+
+def usage_of(usage: object) -> tuple[Usage, float | None]:
+    """Return tokens and cost as the provider counted them; what it leaves out is 0, or None for the cost."""
+    if not isinstance(usage, dict):
+        return Usage(), None
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    return Usage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else 0,
+        reasoning_tokens=_count(completion.get("reasoning_tokens")) if isinstance(completion, dict) else 0,
+    ), _usd(usage.get("cost"))
+
+
+def text_of(content: object) -> str:
+    """Return a message's text: a string, or the texts of its parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return ""
+
+
+def _first(choices: object) -> dict[str, Any]:
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return choices[0]
+    return {}
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return 0
+    return int(value)
+
+
+def _usd(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)
+
+
+def _word(value: object) -> str | None:
+    return value[:200] if isinstance(value, str) and value else None
+
+
+def _shown(value: object) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
+    return text[:200]

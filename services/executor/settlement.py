@@ -1,0 +1,161 @@
+"""The one fact that a call ends with, built from what its attempts came to. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services.executor.providers import Answered, Failed
+from services.executor.taxonomy import EXECUTOR_DIED, NO_PROVIDER, Verdict
+from shared.contracts.commands import ExecuteCall, FailedAttempt, UnknownAttempt
+from shared.contracts.events import AttemptStarted, CallSettled
+from shared.contracts.message import Fault, Run, Usage
+
+MOST_UNKNOWN = 3
+"""Executors that may die on a call before it is taken for what kills them."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What is known of a call's attempts: from its command, from the log, and from this process."""
+
+    command: ExecuteCall
+    failed: list[FailedAttempt] = field(default_factory=list)
+    unknown: list[UnknownAttempt] = field(default_factory=list)
+    role: str = ""
+    """Of the latest attempt, else the one asked for."""
+
+    @classmethod
+    def of(cls, command: ExecuteCall) -> "Ledger":
+        role = command.failed[-1].role if command.failed else command.role
+        return cls(command, list(command.failed), list(command.unknown), role)
+
+    @property
+    def next_attempt(self) -> int:
+        """The first number that no attempt is known of."""
+        known = [one.attempt for one in self.failed] + [one.attempt for one in self.unknown]
+        return 1 + max(known, default=0)
+
+    def lost(self, started: AttemptStarted) -> None:
+        """Take in an attempt whose outcome died with its executor."""
+        self.unknown.append(UnknownAttempt(attempt=started.attempt, reserved_usd=started.reserved_usd))
+        self.role = started.role
+
+    def take(self, started: AttemptStarted, failed: Failed, fault: Fault) -> None:
+        """Take in an attempt that failed."""
+        self.failed.append(
+            FailedAttempt(
+                attempt=started.attempt,
+                role=started.role,
+                fault=fault,
+                backpressure=failed.verdict.backpressure,
+                usage=failed.usage,
+                cost_usd=failed.cost_usd or 0.0,
+                cost_known=failed.cost_usd is not None,
+            )
+        )
+
+    def put_back(self) -> ExecuteCall:
+        """Return the command that goes on where this one stops."""
+        return self.command.model_copy(update={"failed": tuple(self.failed), "unknown": tuple(self.unknown)})
+
+
+def fault(verdict: Verdict, message: str, status: int | None = None) -> Fault:
+    return Fault(type=verdict.type, code=verdict.code, message=message, status=status)
+
+
+def attempt_fault(started: AttemptStarted, failed: Failed) -> Fault:
+    """Return the fault of one attempt: who said it, and what."""
+    said = failed.message or "no reason given"
+    where = f"{started.provider} ({started.model})"
+    answered = f" answered {failed.status}" if failed.status is not None and failed.status != 200 else ""
+    return fault(failed.verdict, f"{where}{answered}: {said}", failed.status)
+
+
+def too_many_died(ledger: Ledger) -> Fault:
+    numbers = ", ".join(str(one.attempt) for one in ledger.unknown)
+    return fault(
+        EXECUTOR_DIED,
+        f"the executors of attempts {numbers} died on them; what came of them, and what it cost, is unknown",
+    )
+
+
+def nobody(role: str, chain: Sequence[str], reasons: Sequence[str]) -> Fault:
+    """Return the fault of a role that cannot be asked, nor any that stands in for it."""
+    tried = f" (nor {', '.join(chain[1:])}, which would stand in)" if len(chain) > 1 else ""
+    return fault(NO_PROVIDER, f"{role} has no provider{tried}: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def answered(
+    ledger: Ledger, started: AttemptStarted, answer: Answered, *, took_s: float, simulated: bool
+) -> CallSettled:
+    """Return the fact of a call that was answered."""
+    command = ledger.command
+    return CallSettled(
+        run=command.run,
+        call=command.call,
+        purpose=command.purpose,
+        outcome="answered",
+        text=answer.text,
+        role=started.role,
+        asked_role=command.role,
+        provider=started.provider,
+        model=answer.model or started.model,
+        finish_reason=answer.finish_reason,
+        usage=_usage(ledger, answer.usage),
+        cost_usd=_cost(ledger) + (answer.cost_usd or 0.0),
+        cost_known=answer.cost_usd is not None and _known(ledger),
+        simulated=simulated,
+        attempts=started.attempt,
+        failed=tuple(ledger.failed),
+        unknown=tuple(ledger.unknown),
+        took_s=took_s,
+        category=command.category,
+        note=command.note,
+        spent=command.spent,
+    )
+
+
+def failed(ledger: Ledger, why: Fault, *, started: AttemptStarted | None, simulated: bool) -> CallSettled:
+    """Return the fact of a call that nobody could answer. `started`: the latest attempt, if there was one."""
+    command = ledger.command
+    return CallSettled(
+        run=command.run,
+        call=command.call,
+        purpose=command.purpose,
+        outcome="failed",
+        fault=why,
+        role=ledger.role,
+        asked_role=command.role,
+        provider=started.provider if started is not None else None,
+        model=started.model if started is not None else None,
+        usage=_usage(ledger, Usage()),
+        cost_usd=_cost(ledger),
+        cost_known=_known(ledger),
+        simulated=simulated,
+        attempts=ledger.next_attempt - 1,
+        failed=tuple(ledger.failed),
+        unknown=tuple(ledger.unknown),
+        category=command.category,
+        note=command.note,
+        spent=command.spent,
+    )
+
+
+def unreadable(run: Run, purpose: str, call: str, why: Fault) -> CallSettled:
+    """Return the fact of a call whose command cannot be read."""
+    return CallSettled.model_validate(
+        {"run": run, "call": call, "purpose": purpose, "outcome": "failed", "fault": why, "role": "", "asked_role": ""}
+    )
+
+
+def _usage(ledger: Ledger, last: Usage) -> Usage:
+    for one in ledger.failed:
+        last = last.plus(one.usage)
+    return last
+
+
+def _cost(ledger: Ledger) -> float:
+    return sum(one.cost_usd for one in ledger.failed)
+
+
+def _known(ledger: Ledger) -> bool:
+    return not ledger.unknown and all(one.cost_known for one in ledger.failed)
