@@ -1,0 +1,143 @@
+"""What the simulator says. Pure: the request and the seed decide every word.
+
+Prose begins with "[simulated] ", restates the question, quotes what was said before, and names words of the last
+message, so that it can be seen that a session's history and the outputs of earlier tasks arrived.
+"""
+
+import json
+import re
+import zlib
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from simulator.chat_request import CHARS_PER_TOKEN, ChatRequest, tokens_of
+from simulator.letters import letter
+from simulator.plans import BrokenPlan, plan
+from simulator.schemas import instance
+from simulator.vocabulary import DULL
+
+MARK: Final = "[simulated] "
+WHOLE_CHARS: Final = 320
+"""A message up to this length is restated whole."""
+PIECES: Final = 9
+PIECE_CHARS: Final = 110
+BEFORE_CHARS: Final = 140
+EXCERPTED_CHARS: Final = 40_000
+
+_OPENINGS: Final = ("You asked: “{}”.", "On your request “{}”:", "About “{}”:", "To answer “{}”:")
+_SENTENCES: Final = (
+    "What matters here is {}, and each depends on what you want to reach.",
+    "Three things decide it: {}; begin with the first and check the others against it.",
+    "In short, look at {} together, because a change in one moves the rest.",
+    "The key points are {}; a real model would now go into each of them.",
+)
+_CLOSINGS: Final = (
+    "A first step is to write down what a good result looks like.",
+    "Say how deep you want to go, and the next answer can follow it.",
+    "This is enough to decide on the next step.",
+    "If one of these is wrong, say so and the rest changes with it.",
+)
+_WORD: Final = re.compile(r"[^\W\d_][\w'’-]{3,}")
+_TAG: Final = re.compile(r"^\s*</?[\w-]+(?:\s[^<>]*)?>\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's whole output."""
+
+    text: str | None
+    finish_reason: str = "stop"
+    completion_tokens: int = 0
+    """Everything that is billed, reasoning included."""
+    reasoning_tokens: int = 0
+    refusal: str | None = None
+
+
+def chance_of(request: ChatRequest, seed: int) -> int:
+    """Return the number, 32 bits, that decides wherever there is a choice."""
+    text = request.text
+    said = f"{request.model}\0{request.earlier_turns}\0{len(text)}\0{text[:4_000]}\0{text[-2_000:]}"
+    return zlib.crc32(said.encode("utf-8", "surrogatepass"), seed & 0xFFFFFFFF)
+
+
+def answer(
+    request: ChatRequest, chance: int, *, reasons: bool = False, broken_plan: BrokenPlan | None = None
+) -> Answer:
+    """Return what is answered, cut at the request's `max_tokens`. `reasons`: the model thinks first, and bills it."""
+    text: str
+    match request.kind:
+        case "letter":
+            text = letter(request.text)
+        case "plan":
+            text = plan(request, broken_plan)
+        case "json":
+            text = structured(request)
+        case "prose":
+            text = prose(request, chance)
+    return measured(Answer(text), request.max_tokens, reasons=reasons)
+
+
+def measured(made: Answer, max_tokens: int | None, *, reasons: bool = False) -> Answer:
+    """Return an answer with its tokens counted and cut where they end."""
+    text = made.text or ""
+    tokens = tokens_of(text)
+    thought = min(tokens // 2, max(0, (max_tokens or tokens * 2) - tokens)) if reasons else 0
+    if max_tokens is None or tokens <= max_tokens:
+        return replace(made, completion_tokens=tokens + thought, reasoning_tokens=thought)
+    cut = text[: max_tokens * CHARS_PER_TOKEN]
+    return replace(made, text=cut, finish_reason="length", completion_tokens=max_tokens)
+
+
+def structured(request: ChatRequest) -> str:
+    """Return the smallest JSON that the request's schema takes."""
+    value: Any = instance(request.schema or {}, restated(request.text)[:120])
+    return json.dumps(value, ensure_ascii=False)
+
+
+def prose(request: ChatRequest, chance: int) -> str:
+    """Return a few dozen words."""
+    question = restated(request.text)
+    parts = [_OPENINGS[chance & 3].format(question)]
+    if request.images:
+        parts.append(f"I see {request.images} image{'s' if request.images > 1 else ''}.")
+    if request.before_user is not None:
+        parts.append(f"Earlier you said: “{shortened(request.before_user, BEFORE_CHARS)}”.")
+    if request.before_assistant:
+        parts.append(f"My answer then began: “{shortened(request.before_assistant, BEFORE_CHARS)}”.")
+    parts += [_SENTENCES[chance >> 2 & 3].format(named(question)), _CLOSINGS[chance >> 4 & 3]]
+    return MARK + " ".join(parts)
+
+
+def restated(text: str) -> str:
+    """Return a message on one line: whole when it is short, else the beginning of each of its first lines."""
+    if len(text) <= WHOLE_CHARS:
+        return " ".join(text.replace(MARK, "").split())
+    lines = [line for line in text[:EXCERPTED_CHARS].splitlines() if line.strip() and not _TAG.match(line)]
+    if len(lines) < 2:
+        return f"{shortened(text, WHOLE_CHARS * 2 // 3)} {_tail(text)}"
+    chosen = lines if len(lines) <= PIECES else [*lines[: PIECES - 2], *lines[-2:]]
+    return " / ".join(shortened(line, PIECE_CHARS) for line in chosen)
+
+
+def shortened(text: str, chars: int) -> str:
+    """Return the beginning of a text on one line, cut between words, without the mark."""
+    line = " ".join(text[: chars * 2].replace(MARK, "").split())
+    if len(line) <= chars and len(text) <= chars * 2:
+        return line
+    return f"{line[:chars].rsplit(' ', 1)[0]} …"
+
+
+def _tail(text: str) -> str:
+    return " ".join(text[-WHOLE_CHARS // 3 :].split())
+
+
+def named(question: str) -> str:
+    """Return three words of a question, as a list in words."""
+    found: dict[str, None] = {}
+    for word in _WORD.findall(question):
+        if word.lower() not in DULL:
+            found[word] = None
+            if len(found) == 3:
+                break
+    words = list(found) or ["the question itself", "what was said before"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

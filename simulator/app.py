@@ -1,0 +1,42 @@
+"""The composition root: one bare ASGI application out of the protocols and the admin API."""
+
+from typing import Final
+
+from simulator import wire
+from simulator.admin import Admin
+from simulator.exchange import Exchange, Receive, Scope, Send
+from simulator.latency import PROFILES
+from simulator.openrouter import OpenRouter
+from simulator.simulation import Simulation
+
+HEALTHY: Final = b'{"status":"ok","simulated":true}'
+
+
+class App:
+    """Routes by path, the chat first. A framework would cost more than the answer."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self._rooms = (OpenRouter(simulation), Admin(simulation))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(scope, receive, send)
+        path: str = scope["path"]
+        for room in self._rooms:
+            if room.handles(path):
+                await room.handle(exchange, path)
+                return
+        if path == "/healthz":
+            await exchange.respond(200, HEALTHY, wire.JSON)
+        else:
+            await exchange.respond(404, wire.error_body(404, f"nothing at {path}"), wire.JSON)
+
+
+def build(*, profile: str = "fast", seed: int = 1) -> App:
+    """Return the application, to be served by uvicorn with `simulator.transport.ReachableProtocol`.
+
+    Raises `KeyError` for a profile that is not known.
+    """
+    return App(Simulation(seed=seed, profile=PROFILES[profile], profile_name=profile))

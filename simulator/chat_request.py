@@ -1,0 +1,169 @@
+"""What a chat request asks for: its body, read once. Pure."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+Kind = Literal["letter", "plan", "json", "prose"]
+
+CHARS_PER_TOKEN: Final = 4
+MESSAGE_TOKENS: Final = 4
+IMAGE_TOKENS: Final = 1_000
+
+PLAN_SCHEMA: Final = "segue_workflow"
+LETTER_MARK: Final = "exactly one letter"
+LETTER_MAX_TOKENS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat request, as far as an answer depends on it."""
+
+    model: str
+    fallbacks: tuple[str, ...]
+    """`models` after the first: OpenRouter goes on to them by itself."""
+    kind: Kind
+    system: str
+    text: str
+    """The last user message."""
+    before_user: str | None
+    """The user message before that, where there is one."""
+    before_assistant: str | None
+    earlier_turns: int
+    """How many user messages came before the last."""
+    images: int
+    stream: bool
+    max_tokens: int | None
+    schema: dict[str, Any] | None
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A request that cannot be answered, and why."""
+
+    message: str
+
+
+def read(body: bytes | bytearray) -> ChatRequest | Unreadable:
+    """Read a request's body; what is not needed for an answer is not looked at, like at the provider."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        return Unreadable(f"the body is not valid JSON: {error}")
+    if not isinstance(document, dict):
+        return Unreadable("the body must be a JSON object")
+    models = document.get("models")
+    fallbacks = tuple(str(one) for one in models) if isinstance(models, list) else ()
+    model = document.get("model") or (fallbacks[0] if fallbacks else None)
+    if not isinstance(model, str):
+        return Unreadable("'model' must be a string")
+    messages = document.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return Unreadable("'messages' must be a list that is not empty")
+    max_tokens = document.get("max_tokens", document.get("max_completion_tokens"))
+    if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
+        return Unreadable(f"'max_tokens' must be a positive integer, not {max_tokens!r}")
+    talk = _Talk()
+    for place, message in enumerate(messages):
+        wrong = talk.hear(message)
+        if wrong is not None:
+            return Unreadable(f"messages[{place}]: {wrong}")
+    schema_name, schema = _schema_of(document.get("response_format"))
+    system = "\n\n".join(talk.system)
+    users = talk.users
+    return ChatRequest(
+        model=model,
+        fallbacks=tuple(one for one in fallbacks if one != model),
+        kind=_kind(system, schema_name, schema, max_tokens),
+        system=system,
+        text=users[-1] if users else "",
+        before_user=users[-2] if len(users) > 1 else None,
+        before_assistant=talk.assistant if len(users) > 1 else None,
+        earlier_turns=max(0, len(users) - 1),
+        images=talk.images,
+        stream=document.get("stream") is True,
+        max_tokens=max_tokens,
+        schema=schema,
+        prompt_tokens=talk.tokens,
+    )
+
+
+class _Talk:
+    """The conversation, heard message by message."""
+
+    __slots__ = ("assistant", "images", "system", "tokens", "users")
+
+    def __init__(self) -> None:
+        self.system: list[str] = []
+        self.users: list[str] = []
+        self.assistant: str | None = None
+        self.images = 0
+        self.tokens = 0
+
+    def hear(self, message: object) -> str | None:
+        """Take a message in; return what is wrong with it, if anything is."""
+        if not isinstance(message, dict):
+            return "not an object"
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(content, str):
+            if isinstance(content, list):
+                content = self._parts(content)
+            elif content is None and role in ("assistant", "tool"):
+                content = ""
+            else:
+                return "'content' must be a string or a list of parts"
+        self.tokens += MESSAGE_TOKENS + tokens_of(content)
+        match role:
+            case "user":
+                self.users.append(content)
+            case "assistant":
+                self.assistant = content
+            case "system" | "developer":
+                self.system.append(content)
+            case "tool":
+                pass
+            case _:
+                return f"unknown role {role!r}"
+        return None
+
+    def _parts(self, parts: list[Any]) -> str:
+        texts: list[str] = []
+        for part in parts:
+            if not isinstance(part, dict):
+                continue
+            if part.get("type") == "image_url":
+                self.images += 1
+                self.tokens += IMAGE_TOKENS
+            elif isinstance(part.get("text"), str):
+                texts.append(part["text"])
+        return "\n".join(texts)
+
+
+def tokens_of(text: str) -> int:
+    """Return about how many tokens a text is: the provider's own count would need its tokenizer."""
+    return -(-len(text) // CHARS_PER_TOKEN)
+
+
+def _schema_of(wanted: object) -> tuple[str | None, dict[str, Any] | None]:
+    """Return the name and schema of a structured answer. `json_object` is a schema that takes any object."""
+    if not isinstance(wanted, dict):
+        return None, None
+    if wanted.get("type") == "json_object":
+        return None, {"type": "object"}
+    named = wanted.get("json_schema")
+    if wanted.get("type") != "json_schema" or not isinstance(named, dict):
+        return None, None
+    schema = named.get("schema")
+    return str(named.get("name", "")), schema if isinstance(schema, dict) else {}
+
+
+def _kind(system: str, schema_name: str | None, schema: dict[str, Any] | None, max_tokens: int | None) -> Kind:
+    if schema_name is not None:
+        return "plan" if schema_name.startswith(PLAN_SCHEMA) else "json"
+    lowered = system.lower()
+    if LETTER_MARK in lowered and (max_tokens is None or max_tokens <= LETTER_MAX_TOKENS):
+        return "letter"
+    if "workflow" in lowered and "json" in lowered:
+        return "plan"
+    return "json" if schema is not None else "prose"

@@ -1,0 +1,41 @@
+"""The state of one simulator: seed, latency profile, scripted faults, ledger, and the ids that it gives out."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+from simulator.faults import Script
+from simulator.latency import PROFILES, Profile
+from simulator.ledger import Ledger
+
+_NUMBERS: Final = 1 << 32
+
+
+@dataclass(slots=True)
+class Simulation:
+    """Everything that changes; the protocols share it."""
+
+    seed: int
+    profile: Profile
+    profile_name: str
+    ledger: Ledger = field(default_factory=Ledger)
+    script: Script = field(default_factory=Script)
+    _boot: str = field(default_factory=lambda: os.urandom(4).hex())
+    _number: int = 0
+
+    def next_number(self) -> int:
+        self._number = (self._number + 1) % _NUMBERS
+        return self._number
+
+    def generation_id(self, number: int, created: int) -> str:
+        """Return an id that no other request has, of this or of another start."""
+        return f"gen-{created}-{self._boot}{number:08x}"
+
+    def use(self, profile: Profile, name: str = "custom") -> None:
+        self.profile, self.profile_name = profile, name
+
+    def reset(self, profile: str) -> None:
+        """Go back to the beginning: no faults, no ledger, the profile of the start."""
+        self.script.clear()
+        self.ledger.clear()
+        self.use(PROFILES[profile], profile)
