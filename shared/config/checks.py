@@ -4,7 +4,7 @@ These run on the file as read by `shared.config.keys`, not on validated models, 
 one place still has every other problem listed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final
 
@@ -19,6 +19,9 @@ PLANNING: Final = "master_ai"
 
 ACKNOWLEDGING: Final = "thinking_fast_response_ai"
 """The role that acknowledges an orchestrated request when `categorization.H` names none."""
+
+LIMITED: Final = ("openrouter", "google_ai", "openai_compatible", "simulator")
+"""What `rate_limiting` can name."""
 
 NEEDED: Final = {
     "categorizer_ai": "it asks for the category of every request",
@@ -53,6 +56,7 @@ def check(document: dict[str, JsonValue], notes: Notes) -> None:
         _is_role(location, value, models, notes)
     _fallbacks(document, models, notes)
     _prompts(document, models, notes)
+    _limits(document, notes)
     addons = document.get("prompt_addons")
     known = frozenset(addons) if isinstance(addons, dict) else frozenset()
     templates = document.get("workflow_templates")
@@ -103,7 +107,7 @@ def _is_role(location: Location, value: JsonValue, models: Mapping[str, JsonValu
     return True
 
 
-def hint(name: str, known: Mapping[str, object]) -> str:
+def hint(name: str, known: Collection[str]) -> str:
     """Return what a name may have meant, and what there is."""
     close = get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else f": {', '.join(known)}"
@@ -126,6 +130,17 @@ def _fallbacks(document: JsonValue, models: Mapping[str, JsonValue], notes: Note
                 notes.refuse((*here, index), other, "another role: a role cannot stand in for itself")
             elif other in chain[:index]:
                 notes.refuse((*here, index), other, "each role once in a chain")
+
+
+def _limits(document: JsonValue, notes: Notes) -> None:
+    limits = at(document, ("rate_limiting",))
+    for provider, limit in limits.items() if isinstance(limits, dict) else ():
+        here: Location = ("rate_limiting", provider)
+        if provider not in LIMITED:
+            notes.warn(here, f"no provider{hint(provider, LIMITED)}; the limit is not used")
+        algorithm = at(limit, ("algorithm",))
+        if isinstance(algorithm, str) and algorithm != "sliding_window":
+            notes.warn((*here, "algorithm"), f"{algorithm!r} is not used: requests are counted in sliding windows")
 
 
 def _prompts(document: JsonValue, models: Mapping[str, JsonValue], notes: Notes) -> None:

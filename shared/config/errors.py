@@ -1,6 +1,7 @@
 """What is wrong with the configuration, all of it at once, each problem with where, what and what instead."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +9,7 @@ from typing import Final
 from pydantic import JsonValue
 
 SHOWN_CHARS: Final = 80
-SECRET: Final = "$.api_keys"
+_SECRET: Final = re.compile(r"api[_-]?key|secret|password", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,11 @@ def json_path(location: Sequence[int | str]) -> str:
 
 
 def shown(value: JsonValue, path: str) -> str:
-    """Return a value as it may be shown: as JSON, at most 80 characters, secrets never."""
-    if path.startswith(SECRET):
+    """Return a value as it may be shown: as JSON, at most 80 characters, never a secret, objects by their size."""
+    if _SECRET.search(path) and value is not None:
         return "a value that is not shown"
+    if isinstance(value, dict | list):
+        kind = "an object" if isinstance(value, dict) else "a list"
+        return f"{kind} of {len(value)}"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"

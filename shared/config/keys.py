@@ -5,14 +5,15 @@ the key it means, with a warning; a near miss of a key that is not there is a ty
 it seems to mean; anything else is left out with a warning, because a file written for the reference may have more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from functools import cache
-from types import MappingProxyType
-from typing import Any, Final, get_args
+from types import MappingProxyType, UnionType
+from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, JsonValue
+from pydantic.fields import FieldInfo
 
 from shared.config.errors import Problem, json_path, shown
 from shared.config.section import Section
@@ -48,17 +49,19 @@ def read(kind: type[BaseModel], value: JsonValue, location: Location, notes: Not
     result: dict[str, JsonValue] = {}
     for key, inner in value.items():
         here = (*location, key)
-        meant = key if key in known else _meant(kind, key, value, here, notes)
+        missing = [name for name in known if name not in value and name not in result]
+        meant = key if key in known else _meant(kind, key, inner, missing, here, notes)
         if meant is not None:
             result[meant] = _inside(known.get(meant), inner, here, notes)
     return result
 
 
-def _meant(kind: type[BaseModel], key: str, value: Mapping[str, JsonValue], here: Location, notes: Notes) -> str | None:
+def _meant(
+    kind: type[BaseModel], key: str, value: JsonValue, missing: Sequence[str], here: Location, notes: Notes
+) -> str | None:
     """Return what an unknown key is kept as; None leaves it out."""
     if key.startswith(("_", "//", "#", "$")):
         return None  # the usual ways of putting a comment or a schema into JSON
-    missing = [name for name in _keys(kind) if name not in value]
     plain = _plain(key)
     same = next((name for name in missing if _plain(name) == plain), None)
     if same is not None:
@@ -67,7 +70,7 @@ def _meant(kind: type[BaseModel], key: str, value: Mapping[str, JsonValue], here
     close = max(missing, key=lambda name: _similarity(plain, name), default=None)
     if close is not None and _similarity(plain, close) >= TYPO:
         if getattr(kind, "names_are_given", True):
-            notes.refuse(here, value[key], f"a known key; did you mean {close!r}?")
+            notes.refuse(here, value, f"a known key; did you mean {close!r}?")
         else:
             notes.warn(here, f"unknown key, left out; did you mean {close!r}?")
         return None
@@ -112,25 +115,38 @@ def _inside(shape: _Shape, value: JsonValue, location: Location, notes: Notes) -
 @cache
 def _keys(kind: type[BaseModel]) -> Mapping[str, _Shape]:
     """Return the keys that a part may have in the file, with what is inside each."""
-    found: dict[str, _Shape] = {}
+    return MappingProxyType({name: _shape(one.annotation) for names, one in _fields(kind) for name in names})
+
+
+def _fields(kind: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield every field with the keys that it may have in the file, the usual one first."""
     for name, one in kind.model_fields.items():
         alias = one.validation_alias or one.alias or name
-        names = alias.choices if isinstance(alias, AliasChoices) else [alias]
-        for written in names:
-            found[str(written)] = _shape(one.annotation)
-    return MappingProxyType(found)
+        yield (tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (str(alias),)), one
 
 
 def _shape(annotation: Any) -> _Shape:
     """Return what a field's type has inside: a part, many parts, or neither."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    arguments = [_shape(argument) for argument in get_args(annotation)]
-    inner = next((argument for argument in reversed(arguments) if argument is not None), None)
-    if inner is None or isinstance(None, type):
-        return None
-    return inner if _is_union(annotation) else _Each(inner)
+    inside = [_shape(argument) for argument in get_args(annotation)]
+    found = next((one for one in reversed(inside) if one is not None), None)
+    if found is None or get_origin(annotation) in (Union, UnionType):
+        return found
+    return _Each(found)
 
 
-def _is_union(annotation: Any) -> bool:
-    return type(None) in get_args(annotation)
+def description(kind: type[BaseModel], location: Location) -> str:
+    """Return what the model says of a place, empty where it says nothing."""
+    shape: _Shape = kind
+    said = ""
+    for part in location:
+        match shape:
+            case _Each():
+                shape, said = shape.of, ""
+            case None:
+                return ""
+            case _:
+                said = next((one.description or "" for names, one in _fields(shape) if part in names), "")
+                shape = _keys(shape).get(str(part))
+    return said

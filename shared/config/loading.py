@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from shared.config.checks import at, check
 from shared.config.configuration import Configuration
 from shared.config.errors import ConfigInvalid, Problem, json_path
-from shared.config.keys import Location, Notes, read
+from shared.config.keys import Location, Notes, description, read
 
 NAME: Final = "orchestration_config.json"
 VARIABLE: Final = "SEGUE_CONFIG"
@@ -80,7 +80,8 @@ def parse(text: str, source: str = NAME) -> tuple[Configuration, tuple[str, ...]
         for item in error.errors(include_url=False, include_context=True):
             _note(item, document, notes)
     if notes.problems or configuration is None:
-        raise ConfigInvalid(source, _once(notes.problems, raw))
+        renamed = tuple(_renamed(raw))
+        raise ConfigInvalid(source, _once([_in_file(problem, renamed) for problem in notes.problems]))
     return configuration, tuple(notes.warnings)
 
 
@@ -148,24 +149,65 @@ def _keys_of_providers(raw: JsonValue, notes: Notes) -> None:
 def _note(item: ErrorDetails, document: JsonValue, notes: Notes) -> None:
     """Note what validation found, in the words of this module."""
     location: Location = item["loc"]
+    said = description(Configuration, location)
+    expected = f"{_expected(item)} ({said})" if said else _expected(item)
     if location and location[-1] == "[key]":
         notes.refuse(location[:-1], str(item["input"]), _expected(item))
-        return
-    if item["type"] == "missing":
-        notes.problems.append(Problem(json_path(location), "nothing", "this key, which is required"))
-        return
-    value = at(document, location) if location else "a whole document"
-    notes.refuse(location, value, _expected(item))
+    elif item["type"] == "missing":
+        notes.problems.append(Problem(json_path(location), "nothing", expected))
+    else:
+        notes.refuse(location, at(document, location), expected)
+
+
+_EXPECTED: Final = {
+    "missing": "this key, which is required",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "string_pattern_mismatch": "a URL that begins with http:// or https://",
+    "tuple_type": "a list",
+    "mapping_type": "an object",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "finite_number": "a finite number",
+}
 
 
 def _expected(item: ErrorDetails) -> str:
+    plain = _EXPECTED.get(item["type"])
+    if plain is not None:
+        return plain
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return message[0].lower() + message[1:] if message else message
+    return message[:1].lower() + message[1:]
 
 
-def _once(problems: Sequence[Problem], raw: JsonValue) -> list[Problem]:
-    """Return one problem a place, at its path in the file."""
+def _once(problems: Sequence[Problem]) -> list[Problem]:
+    """Return one problem a place."""
     found: dict[str, Problem] = {}
     for problem in problems:
         found.setdefault(problem.path, problem)
     return list(found.values())
+
+
+def _renamed(raw: JsonValue) -> Iterator[tuple[str, str]]:
+    """Yield (path as read, path in the file) of what a template has in another place than where it is read."""
+    templates = at(raw, ("workflow_templates",))
+    for name, template in templates.items() if isinstance(templates, dict) else ():
+        here = json_path(("workflow_templates", name))
+        inner = at(template, ("workflow",))
+        if isinstance(template, dict) and "variables" not in template:
+            if "parameters" in template:
+                yield f"{here}.variables", f"{here}.parameters"
+            elif isinstance(inner, dict):
+                yield f"{here}.variables", f"{here}.workflow.variables"
+        if isinstance(inner, dict):
+            yield f"{here}.workflow", f"{here}.workflow.workflow"
+
+
+def _in_file(problem: Problem, renamed: Sequence[tuple[str, str]]) -> Problem:
+    for read_at, written_at in renamed:
+        if problem.path.startswith(read_at):
+            return replace(problem, path=written_at + problem.path[len(read_at) :])
+    return problem

@@ -9,14 +9,14 @@ from pydantic.alias_generators import to_camel
 class Section(BaseModel):
     """A part of the file. Unknown keys are looked at before validation, see `shared.config.keys`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False, defer_build=True)
 
     names_are_given: ClassVar[bool] = True
     """The file's key names are agreed, so a near miss is a typo. Where they are our own, it is only a warning."""
 
     @classmethod
     def shaped(cls, value: JsonValue) -> JsonValue:
-        """Return what stands in the file in the one shape that is validated; parts with other usual shapes override it."""
+        """Return what stands in the file in the shape that is validated. Parts that have other usual shapes override it."""
         return value
 
 
