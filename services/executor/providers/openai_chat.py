@@ -18,7 +18,6 @@ from services.executor.providers.refusals import of_the_schema, refused_paramete
 from services.executor.providers.sse import SseReader, TooLong
 from services.executor.providers.wire import (
     STREAM_SILENCE_S,
-    BodyTooLarge,
     Phases,
     Wire,
     chunks,
@@ -26,7 +25,7 @@ from services.executor.providers.wire import (
     out_of_time,
     whole,
 )
-from services.executor.taxonomy import CUT, OVERSIZED
+from services.executor.taxonomy import CONNECTION_LOST, CUT, OVERSIZED
 from shared.config.providers import Route
 
 log = logging.getLogger("segue.executor")
@@ -108,8 +107,8 @@ class OpenAiChat:
             failed = explain(error, began=began)
             if failed is None:
                 raise
-            if stream is not None and began and not isinstance(error, BodyTooLarge):
-                return stream.broken(CUT if failed.status is None else failed.verdict, failed.message)
+            if stream is not None and began:
+                return stream.broken(CUT if failed.verdict == CONNECTION_LOST else failed.verdict, failed.message)
             return failed
 
     async def _stream(self, response: httpx.Response, stream: StreamReader, on_delta: OnDelta) -> Answered | Failed:

@@ -4,11 +4,13 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-inte
 """
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
+MAX_EVENTS = 250_000
+"""Of one stream: more than any answer has tokens. Reading nothing but empty events for ever costs too."""
 _MARK = b"\xef\xbb\xbf"
 
 
 class TooLong(Exception):
-    """A line, or the data of one event, is longer than any event of a model."""
+    """A line, the data of one event, or the whole stream is longer than any model's."""
 
 
 class SseReader:
@@ -22,6 +24,7 @@ class SseReader:
         self._data_bytes = 0
         self._after_return = False
         self._first_line = True
+        self._events = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the events that `chunk` completes, in order. Raises `TooLong`."""
@@ -38,6 +41,9 @@ class SseReader:
             self._line, self._line_bytes = [], 0
             if (event := self._take(line)) is not None:
                 events.append(event)
+        self._events += len(events)
+        if self._events > MAX_EVENTS:
+            raise TooLong(f"more than {MAX_EVENTS} events")
         if rest:
             self._line.append(rest)
             self._line_bytes += len(rest)

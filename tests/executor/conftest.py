@@ -1,0 +1,180 @@
+"""A real server with the real topology, an executor in this process, and a scripted provider."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+from pydantic import SecretStr
+
+from services.executor.app import Providers
+from services.executor.attempts import Policy
+from services.executor.handlers import Executor
+from services.executor.running import Running
+from shared import subjects
+from shared.bus.connection import Bus, open_bus
+from shared.bus.provisioner import provision
+from shared.bus.pull import StandingPull
+from shared.bus.server import NatsServer
+from shared.config.providers import Route
+from shared.config.roles import ModelParameters
+from shared.contracts.commands import ExecuteCall
+from shared.contracts.events import AttemptStarted, CallSettled
+from shared.contracts.ids import Lane, Priority, Purpose
+from shared.contracts.message import ChatMessage, Message, Run
+from shared.pool import pool
+from shared.topology import EXECUTOR, Limits
+from tests.executor.standin import Standin
+
+TENANT = "acme"
+
+
+def run(*, lasts_s: float = 60.0) -> Run:
+    now = datetime.now(UTC)
+    return Run(
+        run_id=secrets.token_hex(8),
+        tenant=TENANT,
+        priority=Priority.MEDIUM,
+        born_at=now,
+        deadline_at=now + timedelta(seconds=lasts_s),
+    )
+
+
+def call(of: Run | None = None, **fields: Any) -> ExecuteCall:
+    given: dict[str, Any] = {
+        "run": of or run(),
+        "call": "answer",
+        "purpose": Purpose.ANSWER,
+        "role": "medium_ai",
+        "messages": (ChatMessage(role="user", content="how are you?"),),
+    }
+    return ExecuteCall(**{**given, **fields})
+
+
+def route(role: str, url: str, **fields: Any) -> Route:
+    given: dict[str, Any] = {
+        "role": role,
+        "provider": "openrouter",
+        "base_url": url,
+        "api_key": SecretStr("sk-secret-key"),
+        "model": f"vendor/{role}",
+        "parameters": ModelParameters(temperature=0.5, max_tokens=100),
+        "lane": Lane.TEXT,
+        "simulated": True,
+    }
+    return Route(**{**given, **fields})
+
+
+@dataclass
+class World:
+    """What a test works with."""
+
+    server: NatsServer
+    bus: Bus
+    provider: Standin
+    executor: Executor
+    pulls: list[StandingPull] = field(default_factory=list)
+
+    async def send(self, command: ExecuteCall) -> ExecuteCall:
+        await self.bus.log.send(self.subject(command), command)
+        return command
+
+    def subject(self, command: ExecuteCall) -> str:
+        return subjects.call(command.run, command.lane, command.purpose, command.call)
+
+    async def settled(self, command: ExecuteCall, within_s: float = 15.0) -> CallSettled:
+        """Wait for the call's end on the log."""
+        facts, live = (f(command.run.tenant, command.run.run_id) for f in (subjects.events, subjects.live))
+        found = await self.bus.live.expect(
+            live.settled(command.purpose, command.call),
+            facts.settled(command.purpose, command.call),
+            CallSettled,
+            ask=None,
+            until=asyncio.get_running_loop().time() + within_s,
+        )
+        assert found is not None, f"{command.call} was not settled within {within_s} s"
+        return found
+
+    async def do(self, command: ExecuteCall, within_s: float = 15.0) -> CallSettled:
+        return await self.settled(await self.send(command), within_s)
+
+    async def attempts(self, command: ExecuteCall) -> list[AttemptStarted]:
+        """Return the attempts on the log, in order."""
+        prefix = subjects.events(command.run.tenant, command.run.run_id).attempt(command.purpose, command.call, 0)[:-1]
+        stored = await self.bus.log.facts(command.run.tenant, command.run.run_id)
+        return [AttemptStarted.decode(one.data) for one in stored if one.subject.startswith(prefix)]
+
+    async def queued(self) -> int:
+        """Return how many messages the stream of calls holds, waiting ones included."""
+        info = await self.bus.client.jetstream().stream_info("CALLS")
+        return int(info.state.messages)
+
+    async def write(self, subject: str, fact: Message) -> None:
+        assert (await self.bus.log.write(subject, fact)).mine
+
+    async def listen(self, command: ExecuteCall) -> list[dict[str, Any]]:
+        """Return a list that the call's deltas come into."""
+        heard: list[dict[str, Any]] = []
+
+        async def take(msg: Msg) -> None:
+            heard.append(json.loads(msg.data))
+
+        await self.bus.client.subscribe(subjects.token(command.run.tenant, command.run.run_id, command.call), cb=take)
+        await self.bus.client.flush()
+        return heard
+
+
+Begin = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def begin(own_nats_server: NatsServer) -> AsyncIterator[Begin]:
+    """`world = await begin(roles=[...], fallbacks={...}, policy=...)`: everything in place, the executor at work."""
+    async with Standin() as provider:
+        client = await nats.connect(own_nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        await provision(client, Limits())
+        bus = await open_bus(client)
+        providers = Providers()
+        worlds: list[World] = []
+
+        async def started(
+            roles: Sequence[str] = ("medium_ai", "fast_ai"),
+            fallbacks: Mapping[str, Sequence[str]] | None = None,
+            policy: Policy | None = None,
+            routes: Mapping[str, Route] | None = None,
+            work: bool = True,
+            **fields: Any,
+        ) -> World:
+            executor = Executor(
+                bus=bus,
+                routes={**{role: route(role, provider.url) for role in roles}, **(routes or {})},
+                fallbacks=fallbacks or {},
+                policy=policy or Policy(base_s=0.05),
+                provider=providers.chat,
+                running=Running(),
+                now=lambda: datetime.now(UTC),
+                jitter=lambda: 0.5,
+                **fields,
+            )
+            world = World(own_nats_server, bus, provider, executor)
+            worlds.append(world)
+            if work:
+                for lane in (Lane.TEXT, Lane.CONTROL):
+                    world.pulls.append(pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16))
+                for pull in world.pulls:
+                    bus.on_reconnect.append(pull.on_reconnect)
+                    await pull.start()
+            return world
+
+        yield started
+        for world in worlds:
+            for pull in world.pulls:
+                await pull.drain(0.1)
+        await providers.close()
+        await client.close()
