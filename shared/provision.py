@@ -7,22 +7,26 @@ import sys
 import nats
 
 from shared.bus.provisioner import provision
-from shared.config import load
+from shared.config import Configuration, load
 from shared.config.environment import Environment
 from shared.topology import Limits
 
 CONNECT_WITHIN_S = 30.0
 
 
-async def main() -> int:
-    environment = Environment.read(os.environ)
-    configuration = load().configuration
-    limits = Limits(
+def limits_of(configuration: Configuration, environment: Environment) -> Limits:
+    """Return what the configuration says of the topology."""
+    return Limits(
         max_queue_depth=configuration.queuing.max_queue_depth,
         max_queue_depth_per_tenant=max(1, configuration.queuing.max_queue_depth // 2),
         retention_days=configuration.orchestration.state_retention_days,
         replicas=environment.replicas,
     )
+
+
+async def main() -> int:
+    environment = Environment.read(os.environ)
+    limits = limits_of(load().configuration, environment)
     client = await nats.connect(
         [part.strip() for part in environment.nats_url.split(",")],
         name="segue-provision",

@@ -37,6 +37,8 @@ class Spent(Part):
     cost_usd: Usd = 0.0
     usage: Usage = Field(default_factory=Usage)
     simulated: bool = False
+    cost_known: bool = True
+    """False: at least one call's price nobody knows, so that `cost_usd` is too low."""
 
     def plus(self, other: "Spent") -> "Spent":
         return Spent(
@@ -44,6 +46,7 @@ class Spent(Part):
             cost_usd=self.cost_usd + other.cost_usd,
             usage=self.usage.plus(other.usage),
             simulated=self.simulated or other.simulated,
+            cost_known=self.cost_known and other.cost_known,
         )
 
 

@@ -22,10 +22,10 @@ class RunCategorized(Message):
     """How the run is dealt with. `event.<tenant>.<run>.category`, by the categorizer."""
 
     run: Run
-    category: Category | None
+    category: Category | None = None
     """None: denied."""
     reason: str
-    role: str | None
+    role: str | None = None
     """The role that answers, for L and M."""
     context_tokens: NonNegativeInt
     spent: Spent = Field(default_factory=Spent)
@@ -39,7 +39,7 @@ class RunPlanned(Message):
     """
 
     run: Run
-    workflow: Workflow | None
+    workflow: Workflow | None = None
     source: Literal["model", "template", "request", "direct"]
     repairs: NonNegativeInt = 0
     note: str | None = None
@@ -107,7 +107,13 @@ class CallSettled(Message):
 
     def as_spent(self) -> Spent:
         """Return what this call alone cost."""
-        return Spent(calls=1, cost_usd=self.cost_usd, usage=self.usage, simulated=self.simulated)
+        return Spent(
+            calls=1,
+            cost_usd=self.cost_usd,
+            usage=self.usage,
+            simulated=self.simulated,
+            cost_known=self.cost_known,
+        )
 
 
 class RunEnded(Message):
@@ -133,7 +139,7 @@ class Turn(Part):
 
     run_id: str
     user: ChatMessage
-    assistant: ChatMessage | None
+    assistant: ChatMessage | None = None
     asked_at: AwareDatetime
     answered_at: AwareDatetime
 
