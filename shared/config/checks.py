@@ -8,10 +8,12 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
+from shared.config.errors import json_path
 from shared.config.flow import RequestFlow
 from shared.config.keys import Location, Notes
+from shared.contracts.workflow import Workflow
 from shared.workflows.validation import Catalogue, Invalid, validate
 
 PLANNING: Final = "master_ai"
@@ -98,7 +100,7 @@ def _or_default(flow: JsonValue, location: Location) -> JsonValue:
     return at(_DEFAULT_FLOW, location) if found is None else found
 
 
-def _is_role(location: Location, value: JsonValue, models: Mapping[str, JsonValue], notes: Notes) -> bool:
+def _is_role(location: Location, value: JsonValue, models: Collection[str], notes: Notes) -> bool:
     if not isinstance(value, str):
         return False  # of the wrong type, which validation says
     if value not in models:
@@ -155,11 +157,20 @@ def _template(name: str, template: dict[str, JsonValue], catalogue: Catalogue, n
     variables = template.get("variables")
     names: dict[str, JsonValue] = dict.fromkeys(variables, "") if isinstance(variables, dict) else {}
     _addons(here, template.get("workflow"), catalogue, notes)
-    checked = validate({"workflow": template.get("workflow"), "variables": names}, catalogue)
-    if isinstance(checked, Invalid):
-        for problem in checked.problems:
-            place = location_of(problem.path)
-            notes.refuse((*here, *place), at(template, place), problem.message)
+    document: JsonValue = {"workflow": template.get("workflow"), "variables": names}
+    try:
+        Workflow.model_validate(document)
+    except ValidationError:
+        return  # its shape is wrong, which validation of the whole file says
+    checked = validate(document, catalogue)
+    for problem in checked.problems if isinstance(checked, Invalid) else ():
+        place = location_of(problem.path)
+        value = at(template, place)
+        if problem.code == "unknown_model":
+            _is_role((*here, *place), value, catalogue.models, notes)
+        else:
+            message = problem.message.replace("$.workflow", f"{json_path(here)}.workflow")
+            notes.refuse((*here, *place), value, f"a workflow that can run: {message}")
 
 
 def _addons(here: Location, workflow: JsonValue, catalogue: Catalogue, notes: Notes) -> None:

@@ -44,7 +44,8 @@ class ContextLimits(Section):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if not self.force_thinking_ai < self.force_gemini_pro < self.deny_request:
-            raise ValueError("force_thinking_ai < force_gemini_pro < deny_request")
+            given = f"{self.force_thinking_ai}, {self.force_gemini_pro} and {self.deny_request}"
+            raise ValueError(f"force_thinking_ai < force_gemini_pro < deny_request, not {given}")
         return self
 
 

@@ -184,11 +184,14 @@ def _expected(item: ErrorDetails) -> str:
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:
-    """Return one problem a place."""
-    found: dict[str, Problem] = {}
-    for problem in problems:
-        found.setdefault(problem.path, problem)
-    return list(found.values())
+    """Return each problem once, in the order of the file's sections."""
+    sections = [str(one.alias or name) for name, one in Configuration.model_fields.items()]
+
+    def place(problem: Problem) -> int:
+        section = problem.path.removeprefix("$.").partition(".")[0].partition("[")[0]
+        return sections.index(section) if section in sections else -1
+
+    return sorted(dict.fromkeys(problems), key=place)
 
 
 def _renamed(raw: JsonValue) -> Iterator[tuple[str, str]]:

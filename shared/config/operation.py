@@ -136,7 +136,8 @@ class Scaling(CamelSection):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if self.min_instances > self.max_instances:
-            raise ValueError("minInstances ≤ maxInstances")
+            raise ValueError(f"minInstances ≤ maxInstances, not {self.min_instances} and {self.max_instances}")
         if self.scale_down_threshold >= self.scale_up_threshold:
-            raise ValueError("scaleDownThreshold < scaleUpThreshold")
+            given = f"{self.scale_down_threshold} and {self.scale_up_threshold}"
+            raise ValueError(f"scaleDownThreshold < scaleUpThreshold, not {given}")
         return self

@@ -74,7 +74,7 @@ class RetryConfig(_Ours):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if self.base_delay_ms > self.max_delay_ms:
-            raise ValueError("base_delay_ms ≤ max_delay_ms")
+            raise ValueError(f"base_delay_ms ≤ max_delay_ms, not {self.base_delay_ms} and {self.max_delay_ms}")
         return self
 
 

@@ -16,7 +16,7 @@ class Section(BaseModel):
 
     @classmethod
     def shaped(cls, value: JsonValue) -> JsonValue:
-        """Return what stands in the file in the shape that is validated. Parts that have other usual shapes override it."""
+        """Return what stands in the file in the shape that is validated. Overridden where other shapes are usual."""
         return value
 
 
