@@ -6,6 +6,7 @@ begun it gives back when it stops. It survives a reconnect, a killed server, a c
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from shared.bus.shares import Shares
 log = logging.getLogger("segue.bus")
 
 SPOKEN_WITHIN_S = 3.0
-"""A pool is healthy when the server has spoken on every open request within this time."""
+"""A pool is healthy when the server has answered every source's requests within this time."""
 _LET_GO_WITHIN_S = 1.0
 _LATE_S = 1.0
 _MAX_PAUSE_S = 30.0
@@ -93,6 +94,7 @@ class StandingPull:
         self._stirred = False
         self._reconnects = 0
         self._draining = False
+        self._drained: asyncio.Task[None] | None = None
 
     @property
     def places(self) -> int:
@@ -110,13 +112,12 @@ class StandingPull:
 
     @property
     def healthy(self) -> bool:
-        """Whether it takes work: connected, its consumers there, and heard of within `SPOKEN_WITHIN_S`."""
+        """Whether it takes work: connected, its consumers there, and answering within `SPOKEN_WITHIN_S`."""
         if self._draining or not self._chores or not self._client.is_connected or self._restoring:
             return False
         if any(chore.done() for chore in self._chores):
             return False
-        since_s = asyncio.get_running_loop().time() - SPOKEN_WITHIN_S
-        return all(intake.contact_s > since_s for intake in self._intakes if self._shares.open(intake.index))
+        return all(intake.silent_s() < SPOKEN_WITHIN_S for intake in self._intakes)
 
     async def start(self) -> None:
         """Find the consumers and ask for work. Raises `ConsumerMissing`, which says what to run."""
@@ -136,14 +137,26 @@ class StandingPull:
             chore.add_done_callback(self._chore_ended)
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop. What has not begun goes back at once; what runs may finish within `timeout_s`, else goes back too."""
-        self._draining = True
+        """Stop. What has not begun goes back at once; what runs may finish within `timeout_s`, else goes back too.
+
+        On a cluster this takes up to `STANDING_S` when there is nothing to finish. Once only: who calls again waits for
+        the first.
+        """
+        if self._drained is None:
+            self._draining = True
+            self._drained = asyncio.create_task(self._drain(timeout_s))
+        await asyncio.shield(self._drained)
+
+    async def _drain(self, timeout_s: float) -> None:
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         if self._chores:
             self._chores[0].cancel()
         for restoring in list(self._restoring.values()):
             restoring.cancel()
-        await asyncio.gather(*(intake.leave() for intake in self._intakes))
+        leaving = [
+            asyncio.create_task(intake.leave(functools.partial(self._shares.open, intake.index)))
+            for intake in self._intakes
+        ]
         if self._tasks:
             left_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
             _, late = await asyncio.wait(self._tasks, timeout=left_s)
@@ -155,6 +168,7 @@ class StandingPull:
                     log.error(
                         "pool %s: %d handlers ignore being cancelled; their work is given back", self.name, len(stuck)
                     )
+        await asyncio.gather(*leaving)
         for work in list(self._works.values()):  # cancelled before the first step, or deaf
             self._let_go(work)
             await self._answer(work.reply, NAK)
@@ -172,7 +186,7 @@ class StandingPull:
     async def on_reconnect(self) -> None:
         """To be called after the client reconnected: requests of the old connection are lost, ask again at once."""
         self._reconnects = self._client.stats["reconnects"]
-        for intake in self._intakes:
+        for intake in () if self._draining else self._intakes:
             await self._forget(intake)
         self._stir()
 
@@ -189,7 +203,7 @@ class StandingPull:
         loop = asyncio.get_running_loop()
         while True:
             self._stirred = False
-            if self._client.is_connected:
+            if self._client.is_connected and not self._draining:
                 for ask in self._shares.plan(self._clock()):
                     intake = self._intakes[ask.source]
                     try:
@@ -206,7 +220,7 @@ class StandingPull:
         if not self._shares.open(intake.index):
             return
         match read_status(code, description):
-            case Answer.HEARTBEAT:
+            case Answer.ALIVE:
                 return
             case Answer.EMPTY:
                 self._refused_s.pop(intake.index, None)
@@ -288,6 +302,8 @@ class StandingPull:
             if asked:
                 self._shares.done()
         elif self._draining or not (asked or self._shares.uninvited(intake.index, delivery.pending)):
+            if asked:
+                self._shares.done()
             await self._answer(msg.reply, NAK)
         else:
             work = self._works[key] = _Work(delivery, key, msg.reply, self._clock())

@@ -19,6 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nats
+import nats.errors
+from nats.js.api import StorageType, StreamConfig
+
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_FILE_STORE_BYTES = 10 << 30
 MAX_MEMORY_STORE_BYTES = 256 << 20
@@ -269,12 +273,11 @@ class NatsCluster:
         return [server.url for server in self.servers]
 
     async def start(self, ready_within_s: float = READY_WITHIN_S) -> None:
-        """Start every member and return when the cluster has a meta leader and answers JetStream requests."""
+        """Start every member and return when the cluster stores on all of them."""
         deadline = time.monotonic() + ready_within_s
         try:
             await asyncio.gather(*(server.start(ready_within_s) for server in self.servers))
-            for server in self.servers:
-                await _jetstream_answers(server, deadline)
+            await _replicates(self.urls, len(self.servers), deadline)
         except BaseException:
             self.kill()
             raise
@@ -334,22 +337,23 @@ async def _read_info(host: str, port: int) -> dict[str, Any]:
     return info
 
 
-async def _jetstream_answers(server: NatsServer, deadline: float) -> None:
-    """Return when `server` answers a JetStream account request, that is: its cluster has a meta leader."""
-    asked = b'CONNECT {"verbose":false}\r\nSUB ready 1\r\nPUB $JS.API.INFO ready 0\r\n\r\nPING\r\n'
-    while time.monotonic() < deadline:
-        reader, writer = await asyncio.open_connection(server.host, server.port)
-        try:
-            writer.write(asked)
-            async with asyncio.timeout(0.5):
-                while line := await reader.readline():
-                    if line.startswith(b"{") and b'"error"' not in line:
-                        return
-                    if line.startswith(b"{"):
-                        break
-        except TimeoutError:
-            pass  # no meta leader yet: nobody answers
-        finally:
-            writer.close()
-        await asyncio.sleep(0.02)
-    raise NatsServerFailed(f"{server.name}: the cluster had no meta leader in time; log in {server.data_dir}")
+async def _replicates(urls: list[str], replicas: int, deadline: float) -> None:
+    """Return when the cluster takes a stream and a write on all its servers: a meta leader alone may be passing."""
+    connection = await nats.connect(urls)
+    jetstream = connection.jetstream(timeout=1.0)
+    stream = StreamConfig(name="READY", subjects=["ready"], storage=StorageType.MEMORY, num_replicas=replicas)
+    try:
+        while True:
+            try:
+                await jetstream.add_stream(stream)
+                await jetstream.publish("ready", b"")
+                await jetstream.delete_stream("READY")
+                return
+            except (nats.errors.Error, TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise NatsServerFailed(
+                        f"the cluster of {replicas} takes no replicated stream: {error!r}"
+                    ) from error
+                await asyncio.sleep(0.05)
+    finally:
+        await connection.close()

@@ -15,8 +15,9 @@ they are many and nobody has a backlog, a source whose probes are used up quickl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STANDING_S = 30.0
-"""How long a probe may stand when there are places enough that nobody misses the one it holds."""
+STANDING_S = 2.0
+"""How long a probe may stand when there are places enough that nobody misses the one it holds. It costs no more than
+one that stands for long and is heartbeated by the server, and can be seen to its end when a pool stops."""
 PATIENT_S = 0.25
 """How long when a backlog elsewhere would want its place back soon."""
 TURN_S = 0.025

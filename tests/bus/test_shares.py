@@ -179,6 +179,7 @@ def test_a_probe_of_a_long_idle_source_does_not_turn_back_the_clock_for_another(
     for _ in range(1000):
         pool.settle()
         pool.finish()
+    pool.settle()
     pool.now_s += STANDING_S
     pool.deliver()  # the probes of high and medium end unanswered, and are made again
     assert {ask.source for ask in pool.turn()} >= {HIGH, MEDIUM}
