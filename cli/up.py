@@ -53,7 +53,8 @@ def only_one(data_dir: Path) -> Iterator[None]:
         holder = lock.read().strip() or "another process"
         lock.close()
         raise CannotStart(
-            f"a Segue (process {holder}) already runs with its data in {data_dir}: stop it, or set SEGUE_DATA_DIR to another folder"
+            f"a Segue (process {holder}) already runs with its data in {data_dir}: "
+            "stop it, or set SEGUE_DATA_DIR to another folder"
         ) from None
     try:
         lock.truncate(0)
@@ -205,7 +206,7 @@ class _Up:
 
     async def _ready(self) -> bool:
         """Wait until every service says that it is ready; False when it was stopped before."""
-        host = "127.0.0.1" if self._environment.host == "0.0.0.0" else self._environment.host  # noqa: S104 - compared
+        host = "127.0.0.1" if self._environment.host == "0.0.0.0" else self._environment.host
         waiting = {**self._health, "gateway": self._environment.port}
         until = time.monotonic() + READY_WITHIN_S
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
@@ -224,7 +225,8 @@ class _Up:
 
     def _summary(self, nats: NatsServer | None) -> None:
         environment = self._environment
-        base = f"http://{'localhost' if environment.host in {'127.0.0.1', '0.0.0.0'} else environment.host}:{environment.port}"  # noqa: S104 - compared
+        host = "localhost" if environment.host in {"127.0.0.1", "0.0.0.0"} else environment.host
+        base = f"http://{host}:{environment.port}"
         table = Table.grid(padding=(0, 2))
         table.add_row("API", f"{base}   docs {base}/docs   metrics {base}/metrics")
         where = "embedded, its files in " + str(environment.data_dir / "nats") if nats is not None else "yours"
@@ -236,7 +238,7 @@ class _Up:
         self._console.print(table)
         self._console.print(
             f"\n[bold green]ready[/bold green] in {time.monotonic() - self._began:.1f} s. In another terminal:\n"
-            f"  {self._segue()} ask \"What is the capital of France?\"\n"
+            f'  {self._segue()} ask "What is the capital of France?"\n'
             f"  {self._segue()} check\n"
             "Ctrl-C stops everything.\n"
         )
