@@ -7,8 +7,7 @@ from urllib.parse import parse_qs
 
 from pydantic import TypeAdapter, ValidationError
 
-from simulator import wire
-from simulator.exchange import Exchange, Gone, TooLarge
+from simulator.exchange import JSON, Exchange, Gone, TooLarge
 from simulator.faults import Rule
 from simulator.latency import PROFILES, Profile
 from simulator.simulation import Simulation
@@ -41,7 +40,7 @@ class Admin:
     async def handle(self, exchange: Exchange, path: str) -> None:
         try:
             body = await exchange.body(LARGEST_SCRIPT_BYTES)
-            answer = self._answer(exchange.scope["method"], path.removeprefix(PREFIX), body, exchange.query)
+            answer = self._answer(exchange.method, path.removeprefix(PREFIX), body, exchange.query)
         except Gone:
             return
         except TooLarge:
@@ -50,7 +49,7 @@ class Admin:
             status, told = wrong.status, {"detail": str(wrong)}
         else:
             status, told = 200, answer
-        await exchange.respond(status, json.dumps(told).encode(), wire.JSON)
+        await exchange.respond(status, json.dumps(told).encode(), JSON)
 
     def _answer(self, method: str, what: str, body: bytes, query: bytes) -> dict[str, Any]:
         simulation = self.simulation

@@ -7,8 +7,7 @@ message, so that it can be seen that a session's history and the outputs of earl
 import json
 import re
 import zlib
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from simulator.chat_request import CHARS_PER_TOKEN, ChatRequest, tokens_of
 from simulator.letters import letter
@@ -41,8 +40,7 @@ _WORD: Final = re.compile(r"[^\W\d_][\w'’-]{3,}")
 _TAG: Final = re.compile(r"^\s*</?[\w-]+(?:\s[^<>]*)?>\s*$")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A model's whole output."""
 
     text: str | None
@@ -83,9 +81,9 @@ def measured(made: Answer, max_tokens: int | None, *, reasons: bool = False) -> 
     tokens = tokens_of(text)
     thought = min(tokens // 2, max(0, (max_tokens or tokens * 2) - tokens)) if reasons else 0
     if max_tokens is None or tokens <= max_tokens:
-        return replace(made, completion_tokens=tokens + thought, reasoning_tokens=thought)
+        return made._replace(completion_tokens=tokens + thought, reasoning_tokens=thought)
     cut = text[: max_tokens * CHARS_PER_TOKEN]
-    return replace(made, text=cut, finish_reason="length", completion_tokens=max_tokens)
+    return made._replace(text=cut, finish_reason="length", completion_tokens=max_tokens)
 
 
 def structured(request: ChatRequest) -> str:

@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from simulator import wire
 from simulator.admin import Admin
-from simulator.exchange import Exchange, Receive, Scope, Send
+from simulator.exchange import JSON, Exchange, Receive, Scope, Send
 from simulator.latency import PROFILES
-from simulator.openrouter import OpenRouter
+from simulator.openrouter.api import OpenRouter
 from simulator.simulation import Simulation
 
 HEALTHY: Final = b'{"status":"ok","simulated":true}'
+NOTHING: Final = b'{"detail":"nothing here; there are /api/v1, /__sim/ and /healthz"}'
 
 
 class App:
@@ -29,9 +29,9 @@ class App:
                 await room.handle(exchange, path)
                 return
         if path == "/healthz":
-            await exchange.respond(200, HEALTHY, wire.JSON)
+            await exchange.respond(200, HEALTHY, JSON)
         else:
-            await exchange.respond(404, wire.error_body(404, f"nothing at {path}"), wire.JSON)
+            await exchange.respond(404, NOTHING, JSON)
 
 
 def build(*, profile: str = "fast", seed: int = 1) -> App:

@@ -52,12 +52,17 @@ def demands_of(request: str) -> Demands:
         actions=actions,
         deliverables=tuple(thing for key, thing in things.items() if key not in v.MEDIA or key in media),
         media=media,
-        sequenced=len(v.SEQUENCE & words) + len(v.SEQUENCE_PHRASES.findall(lowered)),
-        campaign=v.CAMPAIGN.search(lowered) is not None,
+        sequenced=_sequenced(lowered, words),
+        campaign=not v.CAMPAIGN_WORDS.isdisjoint(words) and v.CAMPAIGN.search(lowered) is not None,
         code=bool(code_words or words & v.LANGUAGES) and not v.CODE_VERBS.isdisjoint(actions),
         small_code=not v.SMALL_CODE.isdisjoint(words) or (len(words) < 6 and not code_words),
         words=words,
     )
+
+
+def _sequenced(lowered: str, words: frozenset[str]) -> int:
+    phrases = 0 if v.SEQUENCE_WORDS.isdisjoint(words) else len(v.SEQUENCE_PHRASES.findall(lowered))
+    return len(v.SEQUENCE & words) + phrases
 
 
 def _actions(tokens: list[str]) -> tuple[str, ...]:

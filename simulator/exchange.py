@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
-from simulator import transport
+from simulator.transport import connection_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+JSON: Final = (b"content-type", b"application/json")
 LARGEST_BODY_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -25,33 +26,44 @@ class Gone(Exception):
 class Exchange:
     """What a protocol module gets to talk to a client with."""
 
-    __slots__ = ("_receive", "_send", "headers", "scope")
+    __slots__ = ("_receive", "_send", "connection", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
-        self.headers: dict[str, str] = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        self.connection = connection_of(scope)
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
 
     @property
     def query(self) -> bytes:
         return bytes(self.scope["query_string"])
 
     @property
+    def raw_headers(self) -> Sequence[Header]:
+        """Names in lower case."""
+        headers: Sequence[Header] = self.scope["headers"]
+        return headers
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
+
+    @property
     def closed(self) -> bool:
         """Whether the client is known to be gone."""
-        return transport.closing(self.scope)
+        return bool(self.connection.is_closing())
 
     async def body(self, limit: int = LARGEST_BODY_BYTES) -> bytes:
         """Return the whole body. Raises `TooLarge` as soon as that is known, and `Gone`."""
-        declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
-            raise TooLarge
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise Gone
         if not message.get("more_body"):
             return bytes(message["body"])
+        if any(name == b"content-length" and int(value) > limit for name, value in self.raw_headers):
+            raise TooLarge
         parts = [message["body"]]
         size = len(parts[0])
         while message.get("more_body"):
@@ -65,12 +77,15 @@ class Exchange:
         return b"".join(parts)
 
     async def respond(self, status: int, body: bytes, *headers: Header) -> None:
-        """Send a whole response."""
+        """Send a whole response, in one piece."""
+        self.connection.hold()
         length = (b"content-length", b"%d" % len(body))
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await self._send({"type": "http.response.body", "body": body})
 
     async def start(self, status: int, headers: Sequence[Header]) -> None:
+        """Begin a response; its head goes out with the first `write`."""
+        self.connection.hold()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, last: bool = False) -> None:
@@ -89,11 +104,11 @@ class Exchange:
         return False
 
     async def cut(self) -> None:
-        """Close the connection after what was written."""
-        transport.cut(self.scope)
+        """Close the connection after what was written: the client sees its end where more was promised."""
+        self.connection.close()
         await self.wait(None)
 
     async def reset(self) -> None:
         """Reset the connection."""
-        transport.reset(self.scope)
+        self.connection.reset()
         await self.wait(None)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Final, Literal
 
@@ -26,6 +27,11 @@ class Profile(BaseModel):
     jitter: float = Field(default=0.0, ge=0, le=5)
     distribution: Distribution = "constant"
     tokens_per_chunk: int = Field(default=8, ge=1, le=10_000)
+
+    @cached_property
+    def waits(self) -> bool:
+        """Whether anything takes time at all."""
+        return bool(self.first_token_ms or self.per_token_ms or self.total_ms)
 
 
 PROFILES: Final[dict[str, Profile]] = {

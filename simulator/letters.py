@@ -4,7 +4,7 @@ import re
 from typing import Final, Literal
 
 from simulator.demands import Demands, demands_of
-from simulator.vocabulary import BIG_TEXT, HARD, LENGTH, THOROUGH
+from simulator.vocabulary import BIG_TEXT, HARD, LENGTH, LENGTH_WORDS, THOROUGH
 
 Letter = Literal["L", "M", "H"]
 
@@ -38,7 +38,7 @@ def weight(demands: Demands) -> int:
 
 def heavy(request: str, demands: Demands) -> bool:
     """Return whether one strong model should take its time over this."""
-    if demands.words & HARD or _is_long(request):
+    if demands.words & HARD or (demands.words & LENGTH_WORDS and _is_long(request)):
         return True
     if demands.code and not demands.small_code:
         return True

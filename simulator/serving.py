@@ -89,6 +89,7 @@ async def _serve(listener: socket.socket, profile: str, seed: int, ready: Callab
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_keep_alive=IDLE_CONNECTION_S,

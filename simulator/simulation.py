@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import Final
 
 from simulator.faults import Script
@@ -22,6 +23,8 @@ class Simulation:
     script: Script = field(default_factory=Script)
     _boot: str = field(default_factory=lambda: os.urandom(4).hex())
     _number: int = 0
+    _today: date = date.min
+    _tomorrow: float = 0.0
 
     def next_number(self) -> int:
         self._number = (self._number + 1) % _NUMBERS
@@ -30,6 +33,13 @@ class Simulation:
     def generation_id(self, number: int, created: int) -> str:
         """Return an id that no other request has, of this or of another start."""
         return f"gen-{created}-{self._boot}{number:08x}"
+
+    def day(self, now: float) -> date:
+        """Return the day of a time in seconds since the epoch; made anew only when the last one is over."""
+        if now >= self._tomorrow:
+            self._today = datetime.fromtimestamp(now, UTC).date()
+            self._tomorrow = (now // 86_400 + 1) * 86_400
+        return self._today
 
     def use(self, profile: Profile, name: str = "custom") -> None:
         self.profile, self.profile_name = profile, name

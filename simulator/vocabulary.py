@@ -109,9 +109,14 @@ SEQUENCE_PHRASES: Final = re.compile(
     r"|\bbased on (?:the|that|your|this) (?:result|finding|research|analysis|outcome|report|summary)"
     r"|\busing the (?:result|finding|output)|[.;,]\s*then\b"
 )
+SEQUENCE_WORDS: Final = words("then after once followed step based using")
+"""No phrase is there without one of these: a search costs more than a look into a set."""
 CAMPAIGN: Final = re.compile(
     r"\b(?:campaigns?|end-to-end|go-to-market|launch (?:plan|strategy|package|kit)|product launch|multi-?step|"
     r"multimedia|brand (?:kit|identity)|business plan)\b"
+)
+CAMPAIGN_WORDS: Final = words(
+    "campaign campaigns end-to-end go-to-market launch product multi-step multistep multimedia brand business"
 )
 
 CODE: Final = words(
@@ -127,6 +132,7 @@ SMALL_CODE: Final = words("function functions regex one-liner snippet line query
 CODE_VERBS: Final = words("write implement build develop create code program design refactor make debug")
 
 LENGTH: Final = re.compile(r"\b(\d+(?:[,.]\d{3})*)[\s-]*(k\b)?[\s-]*(words?|pages?|chapters?)\b")
+LENGTH_WORDS: Final = words("word words page pages chapter chapters")
 THOROUGH: Final = words(
     """comprehensive in-depth exhaustive detailed complete full thorough rigorous extensive long full-length
     definitive"""

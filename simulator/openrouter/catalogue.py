@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from simulator.ledger import Entry
+from simulator.openrouter.wire import PROVIDER
 from simulator.prices import TABLE, Price, price_of
-from simulator.wire import PROVIDER
 
 
 @lru_cache(maxsize=2)

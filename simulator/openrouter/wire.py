@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from simulator.answers import Answer
 
-JSON: Final = (b"content-type", b"application/json")
-HTML: Final = (b"content-type", b"text/html; charset=utf-8")
 EVENTS: Final = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
 PROCESSING: Final = b": OPENROUTER PROCESSING\n\n"
 DONE: Final = b"data: [DONE]\n\n"
@@ -130,5 +128,9 @@ def error_body(
     status: int, message: str, error_type: str | None = None, code: int | str | None = None, **more: Any
 ) -> bytes:
     """Return the body of an error response."""
-    kind = error_type or ERROR_TYPES.get(status, "server" if status >= 500 else "invalid_request")
+    kind = error_type or error_type_of(status)
     return f'{{"error":{error(code if code is not None else status, message, kind, **more)}}}'.encode()
+
+
+def error_type_of(status: int) -> str:
+    return ERROR_TYPES.get(status, "server" if status >= 500 else "invalid_request")
