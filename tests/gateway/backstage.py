@@ -1,74 +1,91 @@
 """A stand-in for the services behind the gateway: it takes commands off the real bus and writes a scripted story."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 
 import nats
 from nats.aio.client import Client
-from nats.errors import TimeoutError as NothingCame
+from nats.errors import NoRespondersError
 
 from shared import subjects
-from shared.bus.connection import Bus, open_bus
+from shared.bus.connection import Bus, open_bus, options
+from shared.bus.delivery import Delivery, Done, Verdict
 from shared.bus.provisioner import provision
 from shared.contracts.commands import ChatRequest, PlanRun, Spent, SubmitRequest, WorkflowRequest
 from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, RunEnded, Session, Turn
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import ChatMessage, Fault, Run, Usage
 from shared.conversation import user_message
+from shared.pool import pool
 from shared.topology import CATEGORIZER, PLANNER, Limits
 
 Command = SubmitRequest | PlanRun
-Script = Callable[["Backstage", Command], Awaitable[None]]
+Script = Callable[["Backstage", Command], Coroutine[None, None, None]]
 
 
 class Backstage:
     """Takes requests and workflows; `script` says what becomes of each."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: Limits, *, takes: bool = True) -> None:
         self._url = url
         self._limits = limits
+        self._takes = takes
         self.script: Script = answer
         self.taken: list[Command] = []
+        self.broken: list[BaseException] = []
+        """Scripts that failed: a test that passes has none."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Backstage":
-        self.client: Client = await nats.connect(self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.05)
+        async def reconnected() -> None:
+            await self.bus.reconnected()
+
+        self.client: Client = await nats.connect(**options(self._url, "backstage", reconnected=reconnected))
         await provision(self.client, self._limits)
         self.bus: Bus = await open_bus(self.client)
-        for feed in CATEGORIZER:
-            self._keep(self._take(feed.stream, feed.durable, SubmitRequest))
-        for feed in PLANNER:
-            self._keep(self._take(feed.stream, feed.durable, PlanRun))
+        self._pulls = [
+            pool(self.bus, "backstage", CATEGORIZER, self._submitted, places=64),
+            pool(self.bus, "backstage", PLANNER, self._planned, places=64),
+        ]
+        self.bus.on_reconnect.extend(pull.on_reconnect for pull in self._pulls)
+        if self._takes:
+            await self.begin()
         return self
 
+    async def begin(self) -> None:
+        """Take what there is, from now on."""
+        for pull in self._pulls:
+            await pull.start()
+
     async def __aexit__(self, *_: object) -> None:
+        for pull in self._pulls:
+            await pull.drain(0.1)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.client.close()
 
-    def _keep(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    async def _submitted(self, delivery: Delivery) -> Verdict:
+        return await self._take(delivery, SubmitRequest)
+
+    async def _planned(self, delivery: Delivery) -> Verdict:
+        return await self._take(delivery, PlanRun)
+
+    async def _take(self, delivery: Delivery, kind: type[SubmitRequest] | type[PlanRun]) -> Verdict:
+        """Begin the script for a command, without waiting for it."""
+        command = kind.decode(await self.bus.payloads.unpack(delivery.data, delivery.headers))
+        self.taken.append(command)
+        task = asyncio.create_task(self.script(self, command))
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return Done()
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler({"message": "backstage", "exception": error})
-
-    async def _take(self, stream: str, durable: str, kind: type[SubmitRequest] | type[PlanRun]) -> None:
-        pull = await self.client.jetstream().pull_subscribe_bind(durable, stream)
-        while True:
-            with contextlib.suppress(NothingCame, nats.errors.Error, nats.js.errors.Error):
-                for msg in await pull.fetch(16, timeout=0.5):
-                    command = kind.decode(await self.bus.payloads.unpack(msg.data, msg.headers))
-                    await msg.ack()
-                    self.taken.append(command)
-                    self._keep(self.script(self, command))
+            self.broken.append(error)
 
     # Facts
 
@@ -129,6 +146,17 @@ class Backstage:
         """Return how many deadlines the bus keeps."""
         info = await self.client.jetstream().stream_info("FINISHES", subjects_filter="segue.timer.*")
         return len(info.state.subjects or {})
+
+    async def listeners(self, run: Run) -> bool:
+        """Whether somebody listens for the end of a run: publishing to nobody is answered as such."""
+        probe = subjects.live(run.tenant, run.run_id).ended
+        try:
+            await self.client.request(probe, b"{}", timeout=0.2)
+        except NoRespondersError:
+            return False
+        except TimeoutError:
+            return True
+        return True
 
 
 def ended(run: Run, **fields: object) -> RunEnded:

@@ -21,10 +21,13 @@ def stage(own_nats_server: NatsServer) -> Stage:
 
     @asynccontextmanager
     async def set_up(
-        *, limits: Limits | None = None, timeout_s: float = 20, **bounds: int
+        *, limits: Limits | None = None, takes: bool = True, timeout_s: float = 20, **bounds: int
     ) -> AsyncIterator[tuple[Client, Backstage]]:
-        async with Backstage(own_nats_server.url, limits or Limits()) as backstage:
-            async with serving(own_nats_server.url, timeout_s=timeout_s, **bounds) as http:
-                yield http, backstage
+        async with (
+            Backstage(own_nats_server.url, limits or Limits(), takes=takes) as backstage,
+            serving(own_nats_server.url, timeout_s=timeout_s, **bounds) as http,
+        ):
+            yield http, backstage
+        assert not backstage.broken
 
     return set_up

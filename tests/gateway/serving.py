@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import httpx
 import uvicorn
 
-from services.gateway.app import Bounds, application
+from services.gateway.app import application
+from services.gateway.bounds import Bounds
 from services.gateway.listings import Listings, OfferedModel
 from shared.config.templates import Parameter, Template
 from shared.contracts.workflow import Queue, Task

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from itertools import count
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +15,8 @@ log = logging.getLogger("segue.gateway")
 
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _KINDS = {"chat": "chat", "workflow": "workflow", "template": "template", "session": "session"}
+_BOOT = secrets.token_hex(6)
+_NUMBERS = count(1)
 _UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -33,7 +36,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = _given(scope) or secrets.token_hex(8).encode()
+        request_id = _given(scope) or f"{_BOOT}-{next(_NUMBERS):x}".encode()
         state = scope.setdefault("state", {})
         status = 0
 
@@ -55,12 +58,14 @@ class Envelope:
                 kind = kind_of(scope["path"])
                 metrics.REQUESTS.labels(kind, str(status or 499)).inc()  # 499: the caller went before the answer
                 metrics.REQUEST_SECONDS.labels(kind).observe(took_s)
-                if kind != "catalogue":
+                if kind != "catalogue" and log.isEnabledFor(logging.DEBUG if 0 < status < 400 else logging.INFO):
                     _log(scope, state.get("run_id"), status, took_s)
 
 
 def _log(scope: Scope, run_id: str | None, status: int, took_s: float) -> None:
-    log.info(
+    """Log an answer: those that went well only when asked for, the metrics count them."""
+    log.log(
+        logging.DEBUG if 0 < status < 400 else logging.INFO,
         "request.answered",
         extra={
             "method": scope["method"],
