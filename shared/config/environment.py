@@ -18,9 +18,9 @@ class Environment:
     """The variables of the system. An empty variable is one that is not set."""
 
     config: Path | None = None
-    """SEGUE_CONFIG: the configuration file."""
+    """SEGUE_CONFIG: the configuration file; unset: in the working directory, else beside the packages."""
     nats_url: str = "nats://127.0.0.1:4222"
-    """SEGUE_NATS_URL: the NATS server, or several with commas between; else the embedded server's."""
+    """SEGUE_NATS_URL: the NATS server, or several with commas between; unset: the embedded server."""
     nats_url_given: bool = False
     """Whether SEGUE_NATS_URL is set: then `segue up` uses that server instead of an embedded one."""
     nats_port: int = 4222
@@ -32,23 +32,23 @@ class Environment:
     host: str = "127.0.0.1"
     """SEGUE_HOST: the address that servers listen on."""
     health_port: int | None = None
-    """SEGUE_HEALTH_PORT: port of a service's health and metrics; None: its own default. The gateway has PORT."""
+    """SEGUE_HEALTH_PORT: port of a service's health and metrics; unset: its own default. The gateway has PORT."""
     log_level: str = "info"
-    """SEGUE_LOG_LEVEL."""
+    """SEGUE_LOG_LEVEL: how much is logged: debug, info, warning, error or critical; unset: `system.logLevel` counts."""
     log_level_given: bool = False
-    """Whether SEGUE_LOG_LEVEL is set: else the configuration's `system.logLevel` counts."""
+    """Whether SEGUE_LOG_LEVEL is set."""
     replicas: int = 1
-    """SEGUE_REPLICAS: copies that JetStream keeps of every stream."""
+    """SEGUE_REPLICAS: copies that JetStream keeps of every stream: 1 on one server, 3 on a cluster of three or more."""
     openrouter_api_key: SecretStr | None = None
-    """OPENROUTER_API_KEY."""
+    """OPENROUTER_API_KEY: key of OpenRouter, which serves the text roles."""
     google_ai_api_key: SecretStr | None = None
-    """GOOGLE_AI_API_KEY."""
+    """GOOGLE_AI_API_KEY: key of Google's Gemini API, which serves the image and video roles."""
     openai_base_url: str | None = None
     """SEGUE_OPENAI_BASE_URL: an OpenAI-compatible server that plays every text role."""
     openai_api_key: SecretStr | None = None
     """SEGUE_OPENAI_API_KEY: its key, if it wants one."""
     openai_model: str | None = None
-    """SEGUE_OPENAI_MODEL: its model for every role; None: the ids of the configuration."""
+    """SEGUE_OPENAI_MODEL: its model for every role; unset: the ids of the configuration."""
     simulator_url: str | None = None
     """SEGUE_SIMULATOR_URL: base URL of a simulator that plays OpenRouter."""
     simulator_port: int = 8200

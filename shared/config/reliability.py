@@ -66,7 +66,7 @@ class RetryConfig(_Ours):
     max_delay_ms: int = Field(default=30_000, ge=1, le=3_600_000, description="Most milliseconds of one wait.")
     jitter: bool = Field(default=True, description="Whether waits are scattered, so that not everyone returns at once.")
     retryable_statuses: tuple[Annotated[int, Field(ge=400, le=599)], ...] = Field(
-        default=(429, 500, 502, 503, 504),
+        default=(408, 429, 500, 502, 503, 504),
         validation_alias=AliasChoices("retryable_statuses", "retryable_status_codes", "retry_on_status"),
         description="HTTP statuses of a provider that are worth another attempt.",
     )
