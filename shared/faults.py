@@ -19,6 +19,12 @@ def _scripted(value: str) -> dict[str, int]:
 _armed = _scripted(os.environ.get("SEGUE_FAULT", ""))
 
 
+def arm(value: str) -> None:
+    """Arm the points of `SEGUE_FAULT`'s form anew, for a process that was forked after this module was imported."""
+    _armed.clear()
+    _armed.update(_scripted(value))
+
+
 def point(name: str) -> None:
     """Die here if this point is armed and its count is up."""
     if not _armed:

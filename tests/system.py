@@ -1,14 +1,17 @@
 """The whole system as real processes on free ports: a nats-server, a simulator, and any number of each service."""
 
 import asyncio
+import atexit
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +25,34 @@ from shared.topology import Limits
 
 SERVICES = ("categorizer", "planner", "executor", "finisher", "gateway")
 ROOT = Path(__file__).resolve().parents[1]
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 60.0
+
+
+class Nursery:
+    """The process that forks all the others, see `tests.nursery`. One a test run, ended with it."""
+
+    def __init__(self) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.nursery"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._popen.stdout is not None
+        assert self._popen.stdout.readline() == "ready\n"
+        atexit.register(self._popen.kill)
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+        """Start `python -m <arguments>` and return its process id."""
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        order = {"arguments": list(arguments), "environment": dict(environment), "log": str(log)}
+        self._popen.stdin.write(json.dumps(order) + "\n")
+        self._popen.stdin.flush()
+        return int(self._popen.stdout.readline())
+
+
+@cache
+def nursery() -> Nursery:
+    """Return the one of this test process."""
+    return Nursery()
 
 
 @dataclass
@@ -31,7 +61,7 @@ class Process:
 
     name: str
     port: int
-    popen: subprocess.Popen[bytes]
+    pid: int
     log: Path
 
     @property
@@ -40,11 +70,30 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return self.popen.poll() is None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def kill(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
+        """Kill it, and return when it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.gone(5)
+
+    def terminate(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def gone(self, within_s: float) -> bool:
+        """Wait until it has ended; whether it did."""
+        until = time.monotonic() + within_s
+        while self.alive:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.005)
+        return True
 
 
 @dataclass
@@ -87,13 +136,10 @@ class System:
     ) -> None:
         await self.http.aclose()
         for process in self.processes:
-            if process.alive:
-                process.popen.send_signal(signal.SIGTERM)
+            process.terminate()
         until = time.monotonic() + 20
         for process in self.processes:
-            try:
-                process.popen.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if not process.gone(max(0.1, until - time.monotonic())):
                 process.kill()
         await self.client.close()
         if self.nats is not None:
@@ -122,13 +168,11 @@ class System:
             **extra,
         }
         if name == "simulator":
-            command = [sys.executable, "-m", "simulator", "--port", str(port), "--profile", self.profile, "--seed", "1"]
+            arguments = ["simulator", "--port", str(port), "--profile", self.profile, "--seed", "1"]
         else:
             environment.setdefault("SEGUE_SIMULATOR_URL", self.simulator_url)
-            command = [sys.executable, "-m", f"services.{name}"]
-        with log.open("ab") as output:
-            popen = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        process = Process(name, port, popen, log)
+            arguments = [f"services.{name}"]
+        process = Process(name, port, nursery().start(arguments, environment, log), log)
         self.processes.append(process)
         return process
 

@@ -113,7 +113,7 @@ async def stored(system: System) -> dict[str, int]:
 def pids(system: System) -> dict[str, int]:
     found = {"nats-server": system.nats.pid} if system.nats is not None and system.nats.pid else {}
     for process in system.processes:
-        found[process.name] = process.popen.pid
+        found[process.name] = process.pid
     return found
 
 

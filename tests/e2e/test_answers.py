@@ -3,7 +3,11 @@
 import asyncio
 import json
 
+import pytest
+
 from tests.system import System
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_m_request_is_answered_and_its_facts_are_on_the_log(system: System) -> None:

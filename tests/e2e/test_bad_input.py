@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nats.js.errors
+import pytest
 
 from shared import subjects
 from shared.bus.connection import open_bus
@@ -16,6 +17,8 @@ from shared.contracts.events import RunEnded
 from shared.contracts.ids import Priority, new_run_id
 from shared.contracts.message import Run
 from tests.system import System, eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def a_run(seconds: float = 30) -> Run:

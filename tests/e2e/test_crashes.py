@@ -81,8 +81,8 @@ async def _killed_at(system: System, service: str, point: str, kind: str) -> Non
     assert answer.status_code == 200, where
     facts = await system.facts(answer.json()["run_id"])
     if armed.alive:  # this kind of request does not pass this point
-        armed.popen.terminate()
-        armed.popen.wait(20)
+        armed.terminate()
+        assert armed.gone(20), f"{armed.name} did not stop: {armed.log.read_text()[-1000:]}"
     assert "ended" in facts, where
     settled = [name for name in facts if name.endswith(".settled")]
     asked_for = len(await system.ledger()) - calls_before

@@ -23,7 +23,7 @@ needs_prompts = pytest.mark.skipif(
 async def test_every_real_request_is_answered_once(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """103 requests, 20 at a time, on three executors: every turn answered, second turns know the first, costs add up."""
+    """103 requests, 20 at a time, on three executors: every turn answered once, costs add up."""
     requests = [json.loads(line) for line in PROMPTS.read_text().splitlines()]
     assert len(requests) == 103
     async with System(tmp_path, profile="fast", copies={"executor": 3, "planner": 2}) as system:
