@@ -64,8 +64,15 @@ def validate(document: object, catalogue: Catalogue) -> Valid | Invalid:
 
 
 def _shape_problems(error: ValidationError) -> Iterator[Problem]:
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    for item in found:
+        if item["type"] == "too_short" and any(_is_inside(other["loc"], item["loc"]) for other in found):
+            continue  # pydantic leaves items that are wrong uncounted, and then misses them
         yield Problem(json_path(item["loc"]), str(item["type"]), item["msg"])
+
+
+def _is_inside(location: Sequence[int | str], other: Sequence[int | str]) -> bool:
+    return len(location) > len(other) and location[: len(other)] == other
 
 
 def json_path(location: Sequence[int | str]) -> str:
