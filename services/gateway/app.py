@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -19,12 +20,13 @@ from services.gateway.http.envelope import Envelope
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
+from shared import service as service_shell
 from shared import version
 from shared.bus.connection import Bus
-from shared.config import Configuration, load
+from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
 from shared.config.providers import routes
-from shared.service import DRAIN_S, Service, Work, serve
+from shared.service import Service, Work, serve
 
 NAME = "gateway"
 
@@ -57,7 +59,7 @@ def application(nats_url: str, listings: Listings, bounds: Bounds) -> ASGIApp:
 
         def drain() -> None:
             service.health.draining = True
-            waiting.stop_at(loop.time() + DRAIN_S - ANSWERED_BEFORE_END_S)
+            waiting.stop_at(loop.time() + service_shell.DRAIN_S - ANSWERED_BEFORE_END_S)
 
         await service.broker.connect()
         await service.start()
@@ -104,10 +106,14 @@ def listings_of(configuration: Configuration, environment: Environment) -> Listi
 
 
 def main() -> None:
-    """Run until SIGTERM."""
-    environment = Environment.read(os.environ)
-    configuration = load().configuration
-    app = application(environment.nats_url, listings_of(configuration, environment), Bounds.read(os.environ))
+    """Run until SIGTERM, or say what is wrong with the environment or the configuration and exit with 1."""
+    try:
+        environment = Environment.read(os.environ)
+        bounds = Bounds.read(os.environ)
+        configuration = load().configuration
+    except ConfigInvalid as invalid:
+        sys.exit(f"{NAME} does not start: {invalid}")
+    app = application(environment.nats_url, listings_of(configuration, environment), bounds)
     serve(
         app,
         service=NAME,

@@ -127,7 +127,9 @@ async def _on_bus(request: Request, error: Exception) -> Response:
     if run_id is None:
         request.scope["state"].pop("run_id", None)
     if status >= 500:
-        log.warning("request.failed", extra={"status": status, "error": str(error) or type(error).__name__})
+        log.warning(
+            "request.failed", extra={"status": status, "run_id": run_id, "error": str(error) or type(error).__name__}
+        )
     return failure(status, detail, run_id=run_id, headers=headers)
 
 

@@ -1,0 +1,19 @@
+"""A gateway as a process: `python -m tests.gateway.served <nats url> <port> <seconds to drain>`."""
+
+import sys
+
+from services.gateway.app import application
+from services.gateway.bounds import Bounds
+from shared import service
+from tests.gateway.serving import listings
+
+if __name__ == "__main__":
+    url, port, drain_s = sys.argv[1:]
+    service.DRAIN_S = float(drain_s)
+    service.serve(
+        application(url, listings(), Bounds()),
+        service="gateway",
+        host="127.0.0.1",
+        port=int(port),
+        log_level="info",
+    )
