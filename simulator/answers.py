@@ -79,11 +79,12 @@ def measured(made: Answer, max_tokens: int | None, *, reasons: bool = False) -> 
     """Return an answer with its tokens counted and cut where they end."""
     text = made.text or ""
     tokens = tokens_of(text)
-    thought = min(tokens // 2, max(0, (max_tokens or tokens * 2) - tokens)) if reasons else 0
-    if max_tokens is None or tokens <= max_tokens:
-        return made._replace(completion_tokens=tokens + thought, reasoning_tokens=thought)
-    cut = text[: max_tokens * CHARS_PER_TOKEN]
-    return made._replace(text=cut, finish_reason="length", completion_tokens=max_tokens)
+    if max_tokens is not None and tokens > max_tokens:
+        return made._replace(
+            text=text[: max_tokens * CHARS_PER_TOKEN], finish_reason="length", completion_tokens=max_tokens
+        )
+    thought = min(tokens // 2, max_tokens - tokens if max_tokens is not None else tokens) if reasons else 0
+    return Answer(made.text, made.finish_reason, tokens + thought, thought, made.refusal)
 
 
 def structured(request: ChatRequest) -> str:
@@ -132,7 +133,8 @@ def _tail(text: str) -> str:
 def named(question: str) -> str:
     """Return three words of a question, as a list in words."""
     found: dict[str, None] = {}
-    for word in _WORD.findall(question):
+    for match in _WORD.finditer(question):
+        word = match[0]
         if word.lower() not in DULL:
             found[word] = None
             if len(found) == 3:

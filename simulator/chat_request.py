@@ -45,7 +45,7 @@ class Unreadable(NamedTuple):
 def read(body: bytes | bytearray) -> ChatRequest | Unreadable:
     """Read a request's body; what is not needed for an answer is not looked at, like at the provider."""
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         return Unreadable(f"the body is not valid JSON: {error}")
     if not isinstance(document, dict):
@@ -61,80 +61,55 @@ def read(body: bytes | bytearray) -> ChatRequest | Unreadable:
     max_tokens = document.get("max_tokens", document.get("max_completion_tokens"))
     if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
         return Unreadable(f"'max_tokens' must be a positive integer, not {max_tokens!r}")
-    talk = _Talk()
+    system: list[str] = []
+    users: list[str] = []
+    assistant: str | None = None
+    tokens = images = 0
     for place, message in enumerate(messages):
-        wrong = talk.hear(message)
-        if wrong is not None:
-            return Unreadable(f"messages[{place}]: {wrong}")
+        if not isinstance(message, dict):
+            return Unreadable(f"messages[{place}] must be an object")
+        role, content = message.get("role"), message.get("content")
+        if isinstance(content, list):
+            content, seen = _parts(content)
+            images += seen
+            tokens += seen * IMAGE_TOKENS
+        elif content is None and role in ("assistant", "tool"):
+            content = ""
+        elif not isinstance(content, str):
+            return Unreadable(f"messages[{place}].content must be a string or a list of parts")
+        tokens += MESSAGE_TOKENS - (-len(content) // CHARS_PER_TOKEN)
+        if role == "user":
+            users.append(content)
+        elif role == "assistant":
+            assistant = content
+        elif role in ("system", "developer"):
+            system.append(content)
+        elif role != "tool":
+            return Unreadable(f"messages[{place}].role is {role!r}; known: system, developer, user, assistant, tool")
     schema_name, schema = _schema_of(document.get("response_format"))
-    system = "\n\n".join(talk.system)
-    users = talk.users
+    told = "\n\n".join(system)
     return ChatRequest(
         model=model,
-        fallbacks=tuple(one for one in fallbacks if one != model),
-        kind=_kind(system, schema_name, schema, max_tokens),
-        system=system,
+        fallbacks=tuple(one for one in fallbacks if one != model) if fallbacks else (),
+        kind=_kind(told, schema_name, schema, max_tokens),
+        system=told,
         text=users[-1] if users else "",
         before_user=users[-2] if len(users) > 1 else None,
-        before_assistant=talk.assistant if len(users) > 1 else None,
+        before_assistant=assistant if len(users) > 1 else None,
         earlier_turns=max(0, len(users) - 1),
-        images=talk.images,
+        images=images,
         stream=document.get("stream") is True,
         max_tokens=max_tokens,
         schema=schema,
-        prompt_tokens=talk.tokens,
+        prompt_tokens=tokens,
     )
 
 
-class _Talk:
-    """The conversation, heard message by message."""
-
-    __slots__ = ("assistant", "images", "system", "tokens", "users")
-
-    def __init__(self) -> None:
-        self.system: list[str] = []
-        self.users: list[str] = []
-        self.assistant: str | None = None
-        self.images = 0
-        self.tokens = 0
-
-    def hear(self, message: object) -> str | None:
-        """Take a message in; return what is wrong with it, if anything is."""
-        if not isinstance(message, dict):
-            return "not an object"
-        role, content = message.get("role"), message.get("content")
-        if not isinstance(content, str):
-            if isinstance(content, list):
-                content = self._parts(content)
-            elif content is None and role in ("assistant", "tool"):
-                content = ""
-            else:
-                return "'content' must be a string or a list of parts"
-        self.tokens += MESSAGE_TOKENS + tokens_of(content)
-        match role:
-            case "user":
-                self.users.append(content)
-            case "assistant":
-                self.assistant = content
-            case "system" | "developer":
-                self.system.append(content)
-            case "tool":
-                pass
-            case _:
-                return f"unknown role {role!r}"
-        return None
-
-    def _parts(self, parts: list[Any]) -> str:
-        texts: list[str] = []
-        for part in parts:
-            if not isinstance(part, dict):
-                continue
-            if part.get("type") == "image_url":
-                self.images += 1
-                self.tokens += IMAGE_TOKENS
-            elif isinstance(part.get("text"), str):
-                texts.append(part["text"])
-        return "\n".join(texts)
+def _parts(parts: list[Any]) -> tuple[str, int]:
+    """Return the text of a message in parts, and how many images are in it."""
+    known = [part for part in parts if isinstance(part, dict)]
+    texts = [part["text"] for part in known if isinstance(part.get("text"), str)]
+    return "\n".join(texts), sum(1 for part in known if part.get("type") == "image_url")
 
 
 def tokens_of(text: str) -> int:

@@ -138,14 +138,10 @@ def _falls_over(fault: Fault | None) -> bool:
 
 def _tags(exchange: Exchange) -> tuple[str | None, str | None, str | None]:
     """Return the caller's own names for this: run, call, attempt."""
-    run = call = attempt = None
-    for name, value in exchange.raw_headers:
-        if name.startswith(b"x-segue-"):
-            match name:
-                case b"x-segue-run":
-                    run = value.decode("latin-1")
-                case b"x-segue-call":
-                    call = value.decode("latin-1")
-                case b"x-segue-attempt":
-                    attempt = value.decode("latin-1")
-    return run, call, attempt
+    headers = dict(exchange.raw_headers)
+    run, call, attempt = headers.get(b"x-segue-run"), headers.get(b"x-segue-call"), headers.get(b"x-segue-attempt")
+    return (
+        run.decode("latin-1") if run is not None else None,
+        call.decode("latin-1") if call is not None else None,
+        attempt.decode("latin-1") if attempt is not None else None,
+    )
