@@ -109,6 +109,7 @@ def build(environment: Environment, configuration: Configuration, environ: Mappi
                 if model.max_concurrency is not None
             },
         )
+        bus.on_reconnect.append(executor.claims.reconnected)
         return Work(
             pulls=[
                 pool(

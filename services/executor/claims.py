@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,6 +24,8 @@ log = logging.getLogger("segue.executor")
 ANSWER_WITHIN_S = 0.5
 """For a living executor to say that it works on a claim. A dead one is known at once: nobody listens there."""
 LOOK_AGAIN_S = 1.0
+BACK_WITHIN_S = 3.0
+"""After a server was away, until every living executor is connected again."""
 STILL = b"1"
 
 
@@ -32,11 +37,16 @@ class Claimed:
     run_ended: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claims:
     bus: Bus
     running: Running
     now: Callable[[], datetime]
+    _reconnected_s: float = -math.inf
+
+    async def reconnected(self) -> None:
+        """To be called when the connection was made again, before anything is taken over it."""
+        self._reconnected_s = time.monotonic()
 
     async def claim(self, ledger: Ledger, working: Working, route: Route) -> Claimed | None:
         """Write the next attempt, once only, and look whether its run has ended. None: somebody's attempt is there."""
@@ -75,7 +85,7 @@ class Claims:
         facts = subjects.events(run.tenant, run.run_id)
         while True:
             started = await self.bus.log.read(facts.attempt(purpose, call, ledger.next_attempt), AttemptStarted)
-            if started is not None and await self._still_works(started):
+            if started is not None and await self._may_still_work(started):
                 return Retry(LOOK_AGAIN_S)
             if await self.bus.jetstream.last(CALLS, subjects.wait(run, purpose, call)) is not None:
                 return Done()  # it waits for its next attempt, and knows more than this copy
@@ -92,11 +102,13 @@ class Claims:
             metrics.ATTEMPTS.labels(started.provider, started.model, "unknown").inc()
             ledger.lost(started)
 
-    async def _still_works(self, started: AttemptStarted) -> bool:
-        if not started.claimed_by or self.running.works_on(started.claimed_by):
-            return bool(started.claimed_by)
-        try:
-            answer = await self.bus.jetstream.request(subjects.working(started.claimed_by), timeout_s=ANSWER_WITHIN_S)
-        except TimeoutError:
-            return False
-        return bool(answer.data == STILL)
+    async def _may_still_work(self, started: AttemptStarted) -> bool:
+        """Ask the attempt's executor. One that says nothing is dead, unless it may not be back on the bus yet."""
+        claim = started.claimed_by
+        if self.running.works_on(claim):
+            return True
+        with suppress(TimeoutError):
+            answer = await self.bus.jetstream.request(subjects.working(claim), timeout_s=ANSWER_WITHIN_S)
+            if answer.data:
+                return bool(answer.data == STILL)
+        return time.monotonic() - self._reconnected_s < BACK_WITHIN_S

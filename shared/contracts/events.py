@@ -60,7 +60,7 @@ class AttemptStarted(Message):
     model: str
     reserved_usd: Usd = 0.0
     """The most that this attempt can cost by the price table; 0 where the price is unknown."""
-    claimed_by: str = ""
+    claimed_by: str = Field(min_length=1)
     """`<executor>.<claim>`, random: tells a claim whose write timed out from somebody else's."""
     started_at: AwareDatetime
 

@@ -78,8 +78,14 @@ class World:
     server: NatsServer
     bus: Bus
     provider: Standin
-    executor: Executor
     pulls: list[StandingPull] = field(default_factory=list)
+    _executor: Executor | None = None
+
+    @property
+    def executor(self) -> Executor:
+        """The executor in this process."""
+        assert self._executor is not None, "made by `begin`"
+        return self._executor
 
     async def send(self, command: ExecuteCall) -> ExecuteCall:
         await self.bus.log.send(self.subject(command), command)
@@ -91,6 +97,9 @@ class World:
     async def settled(self, command: ExecuteCall, within_s: float = 15.0) -> CallSettled:
         """Wait for the call's end on the log."""
         facts, live = (f(command.run.tenant, command.run.run_id) for f in (subjects.events, subjects.live))
+        there = await self.bus.log.read(facts.settled(command.purpose, command.call), CallSettled)
+        if there is not None:
+            return there
         found = await self.bus.live.expect(
             live.settled(command.purpose, command.call),
             facts.settled(command.purpose, command.call),
@@ -134,47 +143,48 @@ Begin = Callable[..., Awaitable[World]]
 
 
 @pytest.fixture
-async def begin(own_nats_server: NatsServer) -> AsyncIterator[Begin]:
-    """`world = await begin(roles=[...], fallbacks={...}, policy=...)`: everything in place, the executor at work."""
+async def world(own_nats_server: NatsServer) -> AsyncIterator[World]:
+    """Everything but an executor: for those that run as processes."""
     async with Standin() as provider:
         client = await nats.connect(own_nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         await provision(client, Limits())
-        bus = await open_bus(client)
-        providers = Providers()
-        worlds: list[World] = []
-
-        async def started(
-            roles: Sequence[str] = ("medium_ai", "fast_ai"),
-            fallbacks: Mapping[str, Sequence[str]] | None = None,
-            policy: Policy | None = None,
-            routes: Mapping[str, Route] | None = None,
-            work: bool = True,
-            **fields: Any,
-        ) -> World:
-            executor = Executor(
-                bus=bus,
-                routes={**{role: route(role, provider.url) for role in roles}, **(routes or {})},
-                fallbacks=fallbacks or {},
-                policy=policy or Policy(base_s=0.05),
-                provider=providers.chat,
-                running=Running(),
-                now=lambda: datetime.now(UTC),
-                jitter=lambda: 0.5,
-                **fields,
-            )
-            world = World(own_nats_server, bus, provider, executor)
-            worlds.append(world)
-            if work:
-                for lane in (Lane.TEXT, Lane.CONTROL):
-                    world.pulls.append(pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16))
-                for pull in world.pulls:
-                    bus.on_reconnect.append(pull.on_reconnect)
-                    await pull.start()
-            return world
-
-        yield started
-        for world in worlds:
-            for pull in world.pulls:
-                await pull.drain(0.1)
-        await providers.close()
+        yield World(own_nats_server, await open_bus(client), provider)
         await client.close()
+
+
+@pytest.fixture
+async def begin(world: World) -> AsyncIterator[Begin]:
+    """`world = await begin(roles=[...], fallbacks={...}, policy=...)`: everything in place, the executor at work."""
+    providers = Providers()
+    bus, provider = world.bus, world.provider
+
+    async def started(
+        roles: Sequence[str] = ("medium_ai", "fast_ai"),
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        policy: Policy | None = None,
+        routes: Mapping[str, Route] | None = None,
+        **fields: Any,
+    ) -> World:
+        world._executor = executor = Executor(
+            bus=bus,
+            routes={**{role: route(role, provider.url) for role in roles}, **(routes or {})},
+            fallbacks=fallbacks or {},
+            policy=policy or Policy(base_s=0.05),
+            provider=providers.chat,
+            running=Running(),
+            now=lambda: datetime.now(UTC),
+            jitter=lambda: 0.5,
+            **fields,
+        )
+        bus.on_reconnect.append(executor.claims.reconnected)
+        for lane in (Lane.TEXT, Lane.CONTROL):
+            world.pulls.append(pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16))
+        for pull in world.pulls:
+            bus.on_reconnect.append(pull.on_reconnect)
+            await pull.start()
+        return world
+
+    yield started
+    for pull in world.pulls:
+        await pull.drain(0.1)
+    await providers.close()

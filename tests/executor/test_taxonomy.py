@@ -1,6 +1,7 @@
 """The taxonomy, row by row: what each signal amounts to."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from services.executor import taxonomy
 from services.executor.providers.failures import read_failure, read_fault
 from services.executor.taxonomy import TABLE, Row, Seen, Signal, classify, worth_repeating
+from services.executor.taxonomy_page import render
 
 NOW_S = 1_790_000_000.0
 
@@ -241,3 +243,9 @@ def test_the_configuration_can_call_an_unspecific_status_retryable() -> None:
     assert worth_repeating(conflict, 409, frozenset({429})) == conflict
     gone = read_failure(404, {}, b"{}", NOW_S).verdict
     assert worth_repeating(gone, 404, frozenset({404})) == gone
+
+
+def test_the_page_in_the_docs_is_the_table() -> None:
+    """docs/reference/errors.md is generated and current."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors.md"
+    assert page.read_text() == render(), "run: python -m services.executor.taxonomy_page > docs/reference/errors.md"
