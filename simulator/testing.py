@@ -1,37 +1,41 @@
 """A simulator for tests elsewhere: its own process on a free port, with the admin API as methods.
 
-async with simulator(profile="zero", seed=1) as sim:
-    await sim.faults({"fault": {"kind": "status", "status": 503}, "times": 2})
-    ... # SEGUE_SIMULATOR_URL=sim.url
-    assert [entry["outcome"] for entry in await sim.ledger()] == ["error", "error", "answered"]
+    async with simulator(profile="zero", seed=1) as sim:
+        await sim.faults({"fault": {"kind": "status", "status": 503}, "times": 2})
+        ...  # whatever asks SEGUE_SIMULATOR_URL=sim.url
+        assert [entry["outcome"] for entry in await sim.ledger()] == ["error", "error", "answered"]
+
+One process for many tests: `running()` in a fixture of the session, `Simulator(address)` and `reset()` in each test.
 """
 
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import httpx
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-READY_WITHIN_S: Final = 20.0
-STOPPED_WITHIN_S: Final = 5.0
+READY_WITHIN_S: Final = 30.0
+STOPPED_WITHIN_S: Final = 10.0
 
 
 class Simulator:
-    """A running simulator. `url` is what a provider's base URL is set to; `root` is the address without a path."""
+    """A running simulator's admin API. `url` is what a provider's base URL is set to."""
 
-    def __init__(self, root: str, process: subprocess.Popen[str]) -> None:
-        self.root = root
-        self.process = process
-        self._http = httpx.AsyncClient(base_url=f"{root}/__sim", timeout=30)
+    def __init__(self, address: str) -> None:
+        self.address = address
+        """Without a path: http://127.0.0.1:8200."""
+        self._http = httpx.AsyncClient(base_url=f"{address}/__sim", timeout=30)
 
     @property
     def url(self) -> str:
-        return f"{self.root}/api/v1"
+        return f"{self.address}/api/v1"
 
     async def faults(self, *rules: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Script faults after those that are scripted already; return all of them with their counts."""
@@ -65,6 +69,14 @@ class Simulator:
     async def close(self) -> None:
         await self._http.aclose()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
     async def _asked(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         answer = await self._http.request(method, path, json=body)
         if answer.status_code >= 400:
@@ -81,28 +93,39 @@ def _listed(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 @asynccontextmanager
 async def simulator(profile: str = "zero", seed: int = 1) -> AsyncIterator[Simulator]:
     """Start a simulator on a free port, and stop it at the end."""
-    process = await asyncio.to_thread(_started, profile, seed)
+    process = running(profile, seed)
+    address = await asyncio.to_thread(process.__enter__)
     try:
-        assert process.stdout is not None
-        async with asyncio.timeout(READY_WITHIN_S):
-            line = await asyncio.to_thread(process.stdout.readline)
-        if "http://" not in line:
-            raise RuntimeError(f"the simulator did not start: exit code {process.wait()}")
-        running = Simulator(line.split(" at ", 1)[1].split("/api/", 1)[0], process)
-        try:
-            yield running
-        finally:
-            await running.close()
+        async with Simulator(address) as started:
+            yield started
     finally:
-        await asyncio.to_thread(_stopped, process)
+        await asyncio.to_thread(process.__exit__, None, None, None)
 
 
-def _started(profile: str, seed: int) -> subprocess.Popen[str]:
+@contextmanager
+def running(profile: str = "zero", seed: int = 1) -> Iterator[str]:
+    """Start a simulator's process on a free port, yield its address, and stop it at the end."""
     command = [sys.executable, "-m", "simulator", "--port", "0", "--profile", profile, "--seed", str(seed)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield _address(process)
+    finally:
+        _stop(process)
 
 
-def _stopped(process: subprocess.Popen[str]) -> None:
+def _address(process: subprocess.Popen[str]) -> str:
+    """Return where the process says that it listens. Raises RuntimeError when it does not say so in time."""
+    assert process.stdout is not None
+    late = threading.Timer(READY_WITHIN_S, process.kill)
+    late.start()
+    line = process.stdout.readline()
+    late.cancel()
+    if " at http://" not in line:
+        raise RuntimeError(f"the simulator did not start: exit code {process.wait()}")
+    return line.split(" at ", 1)[1].split("/api/", 1)[0]
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(STOPPED_WITHIN_S)
