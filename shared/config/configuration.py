@@ -53,3 +53,8 @@ class Configuration(Section):
         description="How much each provider may be asked: openrouter, google_ai, openai_compatible, simulator.",
     )
     monitoring: Monitoring = Field(default_factory=Monitoring, description="How the system is watched.")
+
+    @property
+    def log_level(self) -> str:
+        """How much is logged when SEGUE_LOG_LEVEL is not set: `monitoring.logging.level`, else `system.logLevel`."""
+        return self.monitoring.logging.level or self.system.log_level

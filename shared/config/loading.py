@@ -67,6 +67,13 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Load
 
 def parse(text: str, source: str = NAME) -> tuple[Configuration, tuple[str, ...]]:
     """Return the configuration that a text says, and the warnings. Raises `ConfigInvalid`."""
+    try:
+        return _parsed(text, source)
+    except RecursionError:
+        raise ConfigInvalid(source, [Problem("$", "values nested too deeply", "at most some hundred levels")]) from None
+
+
+def _parsed(text: str, source: str) -> tuple[Configuration, tuple[str, ...]]:
     notes = Notes()
     raw = _json(text, source, notes)
     _keys_of_providers(raw, notes)
@@ -124,8 +131,8 @@ def _json(text: str, source: str, notes: Notes) -> JsonValue:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ConfigInvalid(source, [Problem("$", f"{error.msg} at {where}", "valid JSON")]) from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigInvalid(source, [Problem("$", str(error), "valid JSON, not nested a thousand levels")]) from None
+    except ValueError as error:
+        raise ConfigInvalid(source, [Problem("$", str(error), "valid JSON")]) from None
     return document
 
 

@@ -163,7 +163,7 @@ def _parameters(declared: JsonValue) -> JsonValue:
 
 
 def _parameter(value: JsonValue) -> JsonValue:
-    if isinstance(value, dict) and (not value or value.keys() & Parameter.model_fields.keys()):
+    if isinstance(value, dict) and (not value or value.keys() & {*Parameter.model_fields, "required"}):
         required = value.get("required")
         read = {key: one for key, one in value.items() if key != "required"}
         if required is False and "default" not in read:

@@ -148,6 +148,15 @@ def test_models_that_are_gone_are_replaced_and_recorded(shipped: Configuration) 
     assert not {model.model for model in shipped.ai_models.values()} & set(replaced.values())
 
 
+def test_the_log_level_of_monitoring_wins_over_the_systems(shipped: Configuration) -> None:
+    assert shipped.log_level == "info"
+    logging = shipped.monitoring.logging.model_copy(update={"level": "error"})
+    monitoring = shipped.monitoring.model_copy(update={"logging": logging})
+    assert shipped.model_copy(update={"monitoring": monitoring}).log_level == "error"
+    silent = monitoring.model_copy(update={"logging": logging.model_copy(update={"level": None})})
+    assert shipped.model_copy(update={"monitoring": silent}).log_level == "info"
+
+
 def test_lanes_follow_from_the_settings(shipped: Configuration) -> None:
     others = {role: lane(shipped, role) for role in shipped.ai_models if lane(shipped, role) is not Lane.TEXT}
     assert others == {"imagen_4_ultra": Lane.IMAGE, "veo_3_1": Lane.VIDEO}

@@ -1,0 +1,137 @@
+"""Where each role's calls go, by what is set."""
+
+import pytest
+
+from shared.config import Configuration, load
+from shared.config.environment import Environment
+from shared.config.providers import Route, routes
+from shared.contracts.ids import Lane
+from tests.config.reference_file import read, reference
+
+MEDIA = {"imagen_4_ultra", "veo_3_1"}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Configuration:
+    return load(env={}).configuration
+
+
+def made(configuration: Configuration, **env: str) -> dict[str, Route]:
+    return dict(routes(configuration, Environment.read(env)))
+
+
+def test_every_role_has_a_route(shipped: Configuration) -> None:
+    found = made(shipped)
+    assert found.keys() == shipped.ai_models.keys()
+    assert all(route.role == role for role, route in found.items())
+
+
+def test_without_a_key_everything_says_what_to_set(shipped: Configuration) -> None:
+    found = made(shipped)
+    for role, route in found.items():
+        assert route.unavailable is not None
+        assert ("GOOGLE_AI_API_KEY" if role in MEDIA else "OPENROUTER_API_KEY") in route.unavailable
+        assert repr(role) in route.unavailable
+
+
+def test_openrouter_serves_text_with_its_key_and_limits(shipped: Configuration) -> None:
+    route = made(shipped, OPENROUTER_API_KEY="sk-or")["medium_ai"]
+    assert (route.provider, route.base_url) == ("openrouter", "https://openrouter.ai/api/v1")
+    assert route.api_key is not None
+    assert route.api_key.get_secret_value() == "sk-or"
+    assert route.model == "meta-llama/llama-3.3-70b-instruct"
+    assert (route.unavailable, route.simulated, route.limit) == (None, False, "openrouter")
+    assert route.parameters.max_tokens == 2000
+    assert route.lane is Lane.TEXT
+    assert "sk-or" not in repr(route)
+
+
+def test_looking_at_images_is_text_on_openrouter(shipped: Configuration) -> None:
+    found = made(shipped, OPENROUTER_API_KEY="sk-or")
+    assert {role for role, route in found.items() if route.unavailable is None} == shipped.ai_models.keys() - MEDIA
+
+
+def test_an_openai_compatible_server_takes_every_text_role(shipped: Configuration) -> None:
+    found = made(
+        shipped,
+        SEGUE_OPENAI_BASE_URL="http://127.0.0.1:8103/v1",
+        SEGUE_OPENAI_MODEL="smollm2",
+        SEGUE_OPENAI_API_KEY="sk-oa",
+        OPENROUTER_API_KEY="sk-or",
+        SEGUE_SIMULATOR_URL="http://127.0.0.1:8200/api/v1",
+    )
+    for role in shipped.ai_models.keys() - MEDIA:
+        route = found[role]
+        assert (route.provider, route.base_url) == ("openai_compatible", "http://127.0.0.1:8103/v1")
+        assert route.api_key is not None
+        assert route.api_key.get_secret_value() == "sk-oa"
+        assert (route.model, route.simulated, route.unavailable, route.limit) == ("smollm2", False, None, None)
+
+
+def test_without_a_model_name_it_is_asked_for_the_configured_ones(shipped: Configuration) -> None:
+    found = made(shipped, SEGUE_OPENAI_BASE_URL="http://127.0.0.1:8103/v1")
+    assert found["fast_ai"].model == "openai/gpt-oss-safeguard-20b"
+    assert found["fast_ai"].api_key is None
+
+
+@pytest.mark.parametrize("variable", ["SEGUE_OPENAI_BASE_URL", "SEGUE_SIMULATOR_URL"])
+def test_images_and_video_say_that_they_have_no_provider(shipped: Configuration, variable: str) -> None:
+    found = made(shipped, **{variable: "http://127.0.0.1:8103/v1"})
+    for role, makes in (("imagen_4_ultra", "images"), ("veo_3_1", "videos")):
+        reason = found[role].unavailable
+        assert reason is not None
+        assert reason.startswith(f"role {role!r} makes {makes} and has no provider: ")
+        assert "set GOOGLE_AI_API_KEY" in reason
+
+
+def test_the_simulator_stands_in_for_openrouter(shipped: Configuration) -> None:
+    found = made(shipped, SEGUE_SIMULATOR_URL="http://127.0.0.1:8200/api/v1", OPENROUTER_API_KEY="sk-or")
+    for role in shipped.ai_models.keys() - MEDIA:
+        route = found[role]
+        assert route.simulated
+        assert (route.provider, route.base_url, route.limit) == ("openrouter", "http://127.0.0.1:8200/api/v1", None)
+        assert route.api_key is None, "a real key must never reach a simulator"
+        assert route.model == shipped.ai_models[role].model
+
+
+def test_limits_hold_for_a_server_only_when_they_are_configured_for_it() -> None:
+    document = reference()
+    document["rate_limiting"]["openai_compatible"] = {"requests_per_minute": 5}
+    document["rate_limiting"]["simulator"] = {"requests_per_minute": 5}
+    configuration, _ = read(document)
+    assert made(configuration, SEGUE_OPENAI_BASE_URL="http://a/v1")["fast_ai"].limit == "openai_compatible"
+    assert made(configuration, SEGUE_SIMULATOR_URL="http://a/v1")["fast_ai"].limit == "simulator"
+
+
+def test_google_is_not_executed_yet_and_says_so(shipped: Configuration) -> None:
+    found = made(shipped, GOOGLE_AI_API_KEY="go")
+    for role in MEDIA:
+        route = found[role]
+        assert route.provider == "google_ai"
+        assert route.base_url == "https://generativelanguage.googleapis.com/v1beta"
+        assert route.api_key is not None
+        assert "not executed by this version yet" in (route.unavailable or "")
+
+
+def test_endings_of_the_references_endpoints_are_understood() -> None:
+    configuration, _ = read(reference())
+    found = made(configuration, OPENROUTER_API_KEY="a", GOOGLE_AI_API_KEY="b")
+    assert found["fast_ai"].base_url == "https://openrouter.ai/api/v1"
+    assert found["imagen_4_ultra"].base_url == "https://generativelanguage.googleapis.com/v1beta"
+    assert found["veo_3_1"].base_url == "https://generativelanguage.googleapis.com/v1beta"
+
+
+def test_a_role_of_an_openai_compatible_provider_needs_its_address() -> None:
+    document = reference()
+    document["ai_models"]["fast_ai"]["provider"] = "openai_compatible"
+    configuration, _ = read(document)
+    assert "SEGUE_OPENAI_BASE_URL" in (made(configuration, OPENROUTER_API_KEY="a")["fast_ai"].unavailable or "")
+
+
+def test_a_lane_can_be_said_outright() -> None:
+    document = reference()
+    document["ai_models"]["image_model"]["lane"] = "image"
+    configuration, _ = read(document)
+    route = made(configuration, OPENROUTER_API_KEY="a")["image_model"]
+    assert route.lane is Lane.IMAGE
+    assert "makes images" in (route.unavailable or "")
