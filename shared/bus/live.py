@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from shared.bus.log import Log
 from shared.contracts.message import Message, Unreadable
@@ -39,26 +40,27 @@ class Live:
         log every second and after a reconnect, because hints get lost.
         """
         loop = asyncio.get_running_loop()
-        heard: list[Msg] = []
+        heard: asyncio.Future[Msg] = loop.create_future()
         wake = asyncio.Event()
-
-        async def take(msg: Msg) -> None:
-            heard.append(msg)
-            wake.set()
-
-        subscription = await self._client.subscribe(subject, cb=take)
+        heard.add_done_callback(lambda _: wake.set())
+        # A fact is stored, and so heard, once: the server forgets the subscription with the first message, and a future
+        # needs neither the task nor the queue that a callback has.
+        subscription = await self._client.subscribe(subject, future=heard)
         self._waiting.add(wake)
         try:
+            await subscription.unsubscribe(limit=1)
             if ask is not None:
                 await ask()
+            taken = False
             while True:
                 remaining_s = until - loop.time()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(LOOK_AGAIN_S, max(remaining_s, 0.0))):
                         await wake.wait()
                 wake.clear()
-                if heard:
-                    msg = heard.pop()
+                if heard.done() and not taken:
+                    taken = True
+                    msg = heard.result()
                     with contextlib.suppress(Unreadable):
                         return kind.decode(await self._log.payloads.unpack(msg.data, msg.headers))
                 if (found := await self._log.read(stored_as, kind)) is not None:
@@ -67,8 +69,13 @@ class Live:
                     return None
         finally:
             self._waiting.discard(wake)
-            if not self._client.is_closed:
-                await subscription.unsubscribe()
+            if not heard.done():
+                heard.cancel()
+                await self._forget(subscription)
+
+    async def _forget(self, subscription: Subscription) -> None:
+        if not self._client.is_closed and not self._client.is_draining:
+            await subscription.unsubscribe()
 
     @asynccontextmanager
     async def listen(self, *subjects: str, bound: int = 4096) -> AsyncIterator["asyncio.Queue[Msg | None]"]:
@@ -101,5 +108,4 @@ class Live:
             nudger.cancel()
             self._waiting.discard(wake)
             for subscription in subscriptions:
-                if not self._client.is_closed:
-                    await subscription.unsubscribe()
+                await self._forget(subscription)
