@@ -1,7 +1,7 @@
 """What the environment says: where things are, and the secrets. One meaning a variable, everywhere."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -157,6 +157,3 @@ def _key(text: str) -> SecretStr:
     if any(map(str.isspace, text)) or not text.isascii():
         raise _Wrong("a key without spaces, in plain ASCII")
     return SecretStr(text)
-
-
-FIELDS: Final = tuple(field.name for field in fields(Environment))

@@ -23,6 +23,9 @@ Location = tuple[int | str, ...]
 TYPO: Final = 0.85
 """Similarity (0 to 1, difflib) of two keys in small letters without underscores above which one is a typo."""
 
+COMMENT: Final = ("_", "$", "#", "//")
+"""How a key begins that is a comment, or names a schema: the usual ways in JSON, which has no comments."""
+
 
 @dataclass(slots=True)
 class Notes:
@@ -60,8 +63,8 @@ def _meant(
     kind: type[BaseModel], key: str, value: JsonValue, missing: Sequence[str], here: Location, notes: Notes
 ) -> str | None:
     """Return what an unknown key is kept as; None leaves it out."""
-    if key.startswith(("_", "//", "#", "$")):
-        return None  # the usual ways of putting a comment or a schema into JSON
+    if key.startswith(COMMENT):
+        return None
     plain = _plain(key)
     same = next((name for name in missing if _plain(name) == plain), None)
     if same is not None:
@@ -103,7 +106,11 @@ def _inside(shape: _Shape, value: JsonValue, location: Location, notes: Notes) -
         case None, _:
             return value
         case _Each(), dict():
-            return {key: _inside(shape.of, inner, (*location, key), notes) for key, inner in value.items()}
+            return {
+                key: _inside(shape.of, inner, (*location, key), notes)
+                for key, inner in value.items()
+                if not key.startswith(COMMENT)
+            }
         case _Each(), list():
             return [_inside(shape.of, inner, (*location, index), notes) for index, inner in enumerate(value)]
         case _Each(), _:
@@ -131,6 +138,8 @@ def _shape(annotation: Any) -> _Shape:
         return annotation
     inside = [_shape(argument) for argument in get_args(annotation)]
     found = next((one for one in reversed(inside) if one is not None), None)
+    if get_origin(annotation) is Mapping:
+        return _Each(found)
     if found is None or get_origin(annotation) in (Union, UnionType):
         return found
     return _Each(found)

@@ -13,7 +13,6 @@ from shared.config.operation import LogLevel, with_level
 from shared.config.section import Section
 
 ErrorKind = Literal["transient", "persistent", "resource", "logical", "fatal"]
-Strategy = Literal["retry_with_backoff", "alert", "reduce", "fallback", "open_breaker"]
 
 
 class _Ours(Section):

@@ -140,9 +140,13 @@ def test_comments_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
     import json
 
     document = {"$schema": "x", "_comment": "ours", **reference()}
+    for section in ("queuing", "ai_models", "prompt_addons", "model_fallbacks", "rate_limiting", "workflow_templates"):
+        document[section] = {"_comment": "ours", "// why": ["because"], **document[section]}
     path = tmp_path / "file.json"
     path.write_text("\ufeff" + json.dumps(document), encoding="utf-8")
-    assert not any("comment" in warning or "schema" in warning for warning in load(path).warnings)
+    loaded = load(path)
+    assert loaded.warnings == read(reference())[1]
+    assert loaded.configuration == read(reference())[0]
 
 
 def test_models_alone_are_enough() -> None:
