@@ -17,7 +17,8 @@ class Unreadable(Exception):
 class Part(BaseModel):
     """A frozen part of a message."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
+    # JSON has no infinity: it would go out as null, which the reader refuses.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", allow_inf_nan=False)
 
 
 class Message(Part):
@@ -35,11 +36,18 @@ class Message(Part):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
-                for problem in error.errors(include_url=False, include_input=False)[:8]
-            )
-            raise Unreadable(f"not a readable {cls.__name__} (version {VERSION}): {problems}") from error
+            raise Unreadable(f"not a readable {cls.__name__} (version {VERSION}): {_reasons(error)}") from error
+
+
+def _reasons(error: ValidationError) -> str:
+    """Return what is wrong by its place, never what was written there. Of another version: only that, all may differ."""
+    problems = error.errors(include_url=False)
+    said = next((problem["input"] for problem in problems if problem["loc"] == ("v",)), None)
+    if isinstance(said, int) and 0 <= said < 1_000_000:
+        return f"it says that it is of version {said}"
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}" for problem in problems[:8]
+    )
 
 
 class Run(Part):

@@ -1,0 +1,226 @@
+"""Hypothesis strategies for everything that travels: each message of the contracts, at random, with odd text in it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import strategies as st
+from pydantic import JsonValue
+
+from shared.contracts import commands, events
+from shared.contracts.ids import Category, Lane, Priority, Purpose
+from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
+from shared.contracts.workflow import Queue, Task, TaskConfig, Workflow
+
+TOKENS = st.text("abcXYZ019_-", min_size=1, max_size=64)
+TEXTS = st.text(max_size=30)
+NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True)
+COUNTS = st.integers(0, 10**9)
+ORDINALS = st.integers(1, 1000)
+AMOUNTS = st.floats(0, 1e9)
+TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - its timezone is the next argument's
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
+VALUES: st.SearchStrategy[JsonValue] = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=8
+)
+"""Any JSON value."""
+OBJECTS: st.SearchStrategy[dict[str, JsonValue]] = st.dictionaries(TEXTS, VALUES, max_size=3)
+
+
+def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+def some(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
+RUNS = st.builds(
+    Run,
+    run_id=TOKENS,
+    tenant=TOKENS,
+    priority=st.sampled_from(Priority),
+    session_id=maybe(TOKENS),
+    born_at=TIMES,
+    deadline_at=TIMES,
+)
+USAGES = st.builds(Usage, prompt_tokens=COUNTS, completion_tokens=COUNTS, cached_tokens=COUNTS, reasoning_tokens=COUNTS)
+FAULTS = st.builds(
+    Fault,
+    type=st.sampled_from(["transient", "persistent", "resource", "logical", "fatal"]),
+    code=TEXTS,
+    message=TEXTS,
+    status=maybe(st.integers(100, 599)),
+)
+CHAT_MESSAGES = st.builds(
+    ChatMessage,
+    role=st.sampled_from(["system", "user", "assistant"]),
+    content=TEXTS | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS}), max_size=2),
+)
+SPENTS = st.builds(
+    commands.Spent, calls=COUNTS, cost_usd=AMOUNTS, usage=USAGES, simulated=st.booleans(), cost_known=st.booleans()
+)
+CONFIGS = st.builds(
+    TaskConfig,
+    temperature=maybe(st.floats(0, 2)),
+    max_tokens=maybe(ORDINALS),
+    top_p=maybe(st.floats(0.01, 1)),
+    addons=some(TEXTS),
+    seed=COUNTS,  # a setting that this build does not know travels too
+)
+TASKS = st.builds(
+    Task, model=TEXTS, prompt=TEXTS, output_variable=maybe(NAMES), config=CONFIGS, input_image=maybe(TEXTS)
+)
+QUEUES = st.builds(
+    Queue, type=st.sampled_from(["linear", "inline"]), tasks=st.lists(TASKS, min_size=1, max_size=3).map(tuple)
+)
+WORKFLOWS = st.builds(
+    Workflow,
+    workflow=st.lists(QUEUES, min_size=1, max_size=2).map(tuple),
+    variables=st.dictionaries(NAMES, VALUES, max_size=3),
+)
+CHATS = st.builds(
+    commands.ChatRequest,
+    message=TEXTS,
+    images=some(TEXTS),
+    context_tokens=COUNTS,
+    new_session=st.booleans(),
+)
+REQUESTS = CHATS | st.builds(commands.WorkflowRequest, workflow=WORKFLOWS, template=maybe(TEXTS))
+FAILED = st.builds(
+    commands.FailedAttempt,
+    attempt=ORDINALS,
+    role=TEXTS,
+    fault=FAULTS,
+    backpressure=st.booleans(),
+    usage=USAGES,
+    cost_usd=AMOUNTS,
+    cost_known=st.booleans(),
+)
+UNKNOWN = st.builds(commands.UnknownAttempt, attempt=ORDINALS, reserved_usd=AMOUNTS)
+TURNS = st.builds(
+    events.Turn,
+    run_id=TOKENS,
+    user=CHAT_MESSAGES,
+    assistant=maybe(CHAT_MESSAGES),
+    asked_at=TIMES,
+    answered_at=TIMES,
+)
+CATEGORIES = maybe(st.sampled_from(Category))
+SETTLED = st.builds(
+    events.CallSettled,
+    run=RUNS,
+    call=TOKENS,
+    purpose=st.sampled_from(Purpose),
+    outcome=st.sampled_from(["answered", "failed"]),
+    text=maybe(TEXTS),
+    fault=maybe(FAULTS),
+    role=TEXTS,
+    asked_role=TEXTS,
+    provider=maybe(TEXTS),
+    model=maybe(TEXTS),
+    finish_reason=maybe(TEXTS),
+    usage=USAGES,
+    cost_usd=AMOUNTS,
+    cost_known=st.booleans(),
+    simulated=st.booleans(),
+    attempts=COUNTS,
+    failed=some(FAILED),
+    unknown=some(UNKNOWN),
+    took_s=AMOUNTS,
+    category=CATEGORIES,
+    note=maybe(TEXTS),
+    spent=SPENTS,
+)
+
+MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
+    commands.SubmitRequest: st.builds(
+        commands.SubmitRequest, run=RUNS, request=CHATS, source=st.sampled_from(["gateway", "bus"])
+    ),
+    commands.PlanRun: st.builds(
+        commands.PlanRun,
+        run=RUNS,
+        request=REQUESTS,
+        history=some(CHAT_MESSAGES),
+        spent=SPENTS,
+        source=st.sampled_from(["gateway", "categorizer", "bus"]),
+    ),
+    commands.ExecuteCall: st.builds(
+        commands.ExecuteCall,
+        run=RUNS,
+        call=TOKENS,
+        purpose=st.sampled_from(Purpose),
+        lane=st.sampled_from(Lane),
+        role=TEXTS,
+        messages=some(CHAT_MESSAGES),
+        temperature=maybe(st.floats(0, 2)),
+        max_tokens=maybe(ORDINALS),
+        top_p=maybe(st.floats(0, 1)),
+        response_schema=maybe(OBJECTS),
+        response_schema_name=maybe(TEXTS),
+        stream=st.booleans(),
+        timeout_s=maybe(AMOUNTS),
+        category=CATEGORIES,
+        note=maybe(TEXTS),
+        spent=SPENTS,
+        failed=some(FAILED),
+        unknown=some(UNKNOWN),
+    ),
+    commands.FinishRun: st.builds(
+        commands.FinishRun, run=RUNS, outcome=st.sampled_from(["denied", "failed", "workflow"]), fault=maybe(FAULTS)
+    ),
+    commands.DeadlinePassed: st.builds(commands.DeadlinePassed, run=RUNS),
+    commands.CancelRun: st.builds(commands.CancelRun, run_id=TOKENS, reason=TEXTS),
+    events.RunAccepted: st.builds(
+        events.RunAccepted, run=RUNS, request=REQUESTS, by=st.sampled_from(["categorizer", "planner"])
+    ),
+    events.RunCategorized: st.builds(
+        events.RunCategorized,
+        run=RUNS,
+        category=CATEGORIES,
+        reason=TEXTS,
+        role=maybe(TEXTS),
+        context_tokens=COUNTS,
+        spent=SPENTS,
+        fault=maybe(FAULTS),
+    ),
+    events.RunPlanned: st.builds(
+        events.RunPlanned,
+        run=RUNS,
+        workflow=maybe(WORKFLOWS),
+        source=st.sampled_from(["model", "template", "request", "direct"]),
+        repairs=COUNTS,
+        note=maybe(TEXTS),
+        spent=SPENTS,
+    ),
+    events.AttemptStarted: st.builds(
+        events.AttemptStarted,
+        run=RUNS,
+        call=TOKENS,
+        attempt=ORDINALS,
+        role=TEXTS,
+        provider=TEXTS,
+        model=TEXTS,
+        reserved_usd=AMOUNTS,
+        claimed_by=TOKENS,
+        started_at=TIMES,
+    ),
+    events.Progress: st.builds(events.Progress, states=st.text("wsdf", max_size=20)),
+    events.CallSettled: SETTLED,
+    events.RunEnded: st.builds(
+        events.RunEnded,
+        run=RUNS,
+        outcome=st.sampled_from(["completed", "failed", "denied", "cancelled"]),
+        category=CATEGORIES,
+        text=maybe(TEXTS),
+        acknowledgement=maybe(TEXTS),
+        result=maybe(OBJECTS),
+        fault=maybe(FAULTS),
+        note=maybe(TEXTS),
+        role=maybe(TEXTS),
+        model=maybe(TEXTS),
+        spent=SPENTS,
+        ended_at=TIMES,
+    ),
+    events.Session: st.builds(events.Session, created_at=TIMES, turns=some(TURNS)),
+}
