@@ -216,7 +216,7 @@ def run(name: str, port: int, build: Callable[[Environment, Configuration], "Ser
         service=name,
         host=environment.host,
         port=environment.health_port or port,
-        log_level=environment.level(configuration.system.log_level),
+        log_level=environment.level(configuration.log_level),
     )
 
 

@@ -146,5 +146,5 @@ def main() -> None:
         service=NAME,
         host=environment.host,
         port=environment.health_port or PORT,
-        log_level=environment.log_level,
+        log_level=environment.level(configuration.log_level),
     )

@@ -20,13 +20,12 @@ from services.gateway.http.envelope import Envelope
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
-from shared import service as service_shell
 from shared import version
 from shared.bus.connection import Bus
 from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
 from shared.config.providers import routes
-from shared.service import Service, Work, serve
+from shared.service import DRAIN_S, Service, Work, serve
 
 NAME = "gateway"
 
@@ -34,8 +33,8 @@ ANSWERED_BEFORE_END_S = 2.0
 """Whoever still waits this long before the server cuts connections is told so instead."""
 
 
-def application(nats_url: str, listings: Listings, bounds: Bounds) -> ASGIApp:
-    """Return the ASGI application. Its lifespan connects, serves and drains."""
+def application(nats_url: str, listings: Listings, bounds: Bounds, *, drain_s: float = DRAIN_S) -> ASGIApp:
+    """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
     waiting = Waiting(bounds.waiting)
 
     async def assemble(bus: Bus) -> Work:
@@ -59,7 +58,7 @@ def application(nats_url: str, listings: Listings, bounds: Bounds) -> ASGIApp:
 
         def drain() -> None:
             service.health.draining = True
-            waiting.stop_at(loop.time() + service_shell.DRAIN_S - ANSWERED_BEFORE_END_S)
+            waiting.stop_at(loop.time() + drain_s - ANSWERED_BEFORE_END_S)
 
         await service.broker.connect()
         await service.start()
@@ -119,5 +118,5 @@ def main() -> None:
         service=NAME,
         host=environment.host,
         port=environment.port,
-        log_level=environment.level(configuration.system.log_level),
+        log_level=environment.level(configuration.log_level),
     )
