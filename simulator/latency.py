@@ -19,7 +19,7 @@ class Profile(BaseModel):
     or minus 30 %); one draw a request scales its every time. `exponential` ignores it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     first_token_ms: float = Field(default=0.0, ge=0, le=600_000)
     per_token_ms: float = Field(default=0.0, ge=0, le=60_000)

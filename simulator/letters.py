@@ -29,7 +29,7 @@ def weight(demands: Demands) -> int:
     plain_code = demands.code and not demands.media and things < 2
     total = min(more, 1 if plain_code else 3)
     total += min(demands.sequenced, 2) if more or things > 1 else 0
-    total += min(max(0, things - 1), 3)
+    total += 3 if things > 2 else max(0, things - 1)
     total += (3 if more or things != 1 else 1) if demands.campaign else 0
     total += 3 if demands.media else 0
     total += 2 if demands.investigates_and_produces and not plain_code else 0

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 DEEPEST: Final = 40
+TERSE_FROM: Final = 4
+"""From this depth on, what may be null or left out is: schemas can refer to themselves."""
 
 _FORMATS: Final[dict[str, str]] = {
     "date-time": "2026-11-23T12:00:00Z",
@@ -40,7 +42,7 @@ def _instance(schema: Any, root: Mapping[str, Any], words: str, depth: int) -> A
         options = schema.get(choice)
         if options:
             rest = {key: value for key, value in schema.items() if key != choice}
-            return _instance(_joined(rest, _plainest(options, root)), root, words, depth + 1)
+            return _instance(_joined(rest, _plainest(options, root, terse=depth >= TERSE_FROM)), root, words, depth + 1)
     match _type_of(schema):
         case "object":
             return _object(schema, root, words, depth)
@@ -87,12 +89,12 @@ def _joined(one: Mapping[str, Any], other: Any) -> dict[str, Any]:
     return joined
 
 
-def _plainest(options: list[Any], root: Mapping[str, Any]) -> Any:
-    """Return the first option that is not null: an answer that says something."""
-    said = [
-        option for option in options if isinstance(option, Mapping) and resolved(option, root).get("type") != "null"
-    ]
-    return said[0] if said else options[0]
+def _plainest(options: list[Any], root: Mapping[str, Any], *, terse: bool) -> Any:
+    """Return the first option that is not null, an answer that says something; where `terse`, null before others."""
+    for option in options:
+        if isinstance(option, Mapping) and (resolved(option, root).get("type") == "null") == terse:
+            return option
+    return options[0]
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:
@@ -109,10 +111,8 @@ def _type_of(schema: Mapping[str, Any]) -> str:
 
 def _object(schema: Mapping[str, Any], root: Mapping[str, Any], words: str, depth: int) -> dict[str, Any]:
     properties = schema.get("properties") or {}
-    made = {
-        name: _instance(properties.get(name, {}), root, words, depth + 1)
-        for name in schema.get("required") or properties
-    }
+    names = schema.get("required") or (properties if depth < TERSE_FROM else ())
+    made = {name: _instance(properties.get(name, {}), root, words, depth + 1) for name in names}
     return made or ({"answer": words} if not properties and schema.get("additionalProperties") is not False else {})
 
 

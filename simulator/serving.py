@@ -19,7 +19,8 @@ from simulator.transport import ReachableProtocol
 DEFAULT_PORT: Final = 8200
 PORT_VARIABLE: Final = "SEGUE_SIMULATOR_PORT"
 IDLE_CONNECTION_S: Final = 75
-STOP_WITHIN_S: Final = 1
+LET_GO_AFTER_S: Final = 0.5
+STOP_WITHIN_S: Final = 5
 
 
 class PortTaken(OSError):
@@ -117,3 +118,12 @@ class _Quiet(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Give answers that are under way a moment, then let their clients go: some hang because they were told to."""
+        asyncio.get_running_loop().call_later(LET_GO_AFTER_S, self._let_go)
+        await super().shutdown(sockets)
+
+    def _let_go(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
