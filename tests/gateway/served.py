@@ -11,7 +11,7 @@ if __name__ == "__main__":
     url, port, drain_s = sys.argv[1:]
     service.DRAIN_S = float(drain_s)
     service.serve(
-        application(url, listings(), Bounds()),
+        application(url, listings(), Bounds(), drain_s=service.DRAIN_S),
         service="gateway",
         host="127.0.0.1",
         port=int(port),

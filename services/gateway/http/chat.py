@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,11 +14,12 @@ from services.gateway.http.bodies import parsed
 from services.gateway.http.identity import identity_of
 from services.gateway.http.models import ChatAnswer, ChatBody, Failure, RunFailure
 from services.gateway.http.openapi import takes
+from services.gateway.http.routing import routes
 from services.gateway.http.sse import Events
 from shared.contracts.commands import ChatRequest
 from shared.contracts.ids import new_session_id
 
-router = APIRouter(tags=["chat"])
+router = routes("chat")
 
 
 @router.post(

@@ -4,8 +4,10 @@ import logging
 import re
 import secrets
 import time
+from functools import cache
 from itertools import count
 
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.observe import metrics
@@ -23,6 +25,11 @@ _UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
 def kind_of(path: str) -> str:
     """Return what was asked for, as the metrics name it."""
     return _KINDS.get(path[1:].partition("/")[0], "catalogue")
+
+
+@cache
+def _counters(kind: str, status: int) -> tuple[Counter, Histogram]:
+    return metrics.REQUESTS.labels(kind, str(status)), metrics.REQUEST_SECONDS.labels(kind)
 
 
 class Envelope:
@@ -56,8 +63,9 @@ class Envelope:
             finally:
                 took_s = time.perf_counter() - began
                 kind = kind_of(scope["path"])
-                metrics.REQUESTS.labels(kind, str(status or 499)).inc()  # 499: the caller went before the answer
-                metrics.REQUEST_SECONDS.labels(kind).observe(took_s)
+                answered, seconds = _counters(kind, status or 499)  # 499: the caller went before the answer
+                answered.inc()
+                seconds.observe(took_s)
                 if kind != "catalogue" and log.isEnabledFor(logging.DEBUG if 0 < status < 400 else logging.INFO):
                     _log(scope, state.get("run_id"), status, took_s)
 
