@@ -1,7 +1,6 @@
 """`python -m simulator --port 8200 --profile fast --seed 1`."""
 
 import argparse
-import os
 import sys
 
 from simulator.latency import PROFILES
@@ -17,20 +16,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the same request and seed give the same answer")
     given = parser.parse_args()
     try:
-        port = given.port if given.port is not None else _port_from(os.environ.get(PORT_VARIABLE))
-        serve(given.host, port, given.profile, given.seed, announce=_announce)
+        serve(given.host, given.port, given.profile, given.seed, announce=_announce)
     except (PortTaken, ValueError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 1
     return 0
-
-
-def _port_from(value: str | None) -> int:
-    if not value:
-        return DEFAULT_PORT
-    if not value.isdecimal() or int(value) > 65535:
-        raise ValueError(f"{PORT_VARIABLE} is {value!r}; it must be a port, 0 to 65535")
-    return int(value)
 
 
 def _announce(line: str) -> None:

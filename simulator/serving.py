@@ -45,15 +45,22 @@ def serve(
     """Serve until SIGTERM or Ctrl-C.
 
     `port` 0 takes a free one; None takes the variable's, else 8200. `announce` is called once with the line that says
-    where it listens. Raises `PortTaken`, and `ValueError` for a profile that is not known.
+    where it listens. Raises `PortTaken`, and `ValueError` for a profile or a variable that cannot be.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown latency profile {profile!r}; known: {', '.join(sorted(PROFILES))}")
-    wanted = port if port is not None else int(os.environ.get(PORT_VARIABLE) or DEFAULT_PORT)
-    listener = _listen(host, wanted)
+    listener = _listen(host, port if port is not None else _port_of(os.environ.get(PORT_VARIABLE)))
     where = f"http://{host}:{listener.getsockname()[1]}/api/v1"
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(listener, profile, seed, lambda: announce(_told(where, profile, seed)) if announce else None))
+
+
+def _port_of(value: str | None) -> int:
+    if not value:
+        return DEFAULT_PORT
+    if not value.isdecimal() or int(value) > 65535:
+        raise ValueError(f"{PORT_VARIABLE} is {value!r}; it must be a port, 0 to 65535")
+    return int(value)
 
 
 def _told(where: str, profile: str, seed: int) -> str:
