@@ -23,7 +23,7 @@ PIECE_CHARS: Final = 110
 BEFORE_CHARS: Final = 140
 EXCERPTED_CHARS: Final = 40_000
 
-_OPENINGS: Final = ("You asked: “{}”.", "On your request “{}”:", "About “{}”:", "To answer “{}”:")
+_OPENINGS: Final = ('You asked: "{}".', 'On your request "{}":', 'About "{}":', 'To answer "{}":')
 _SENTENCES: Final = (
     "What matters here is {}, and each depends on what you want to reach.",
     "Three things decide it: {}; begin with the first and check the others against it.",
@@ -100,9 +100,9 @@ def prose(request: ChatRequest, chance: int) -> str:
     if request.images:
         parts.append(f"I see {request.images} image{'s' if request.images > 1 else ''}.")
     if request.before_user is not None:
-        parts.append(f"Earlier you said: “{shortened(request.before_user, BEFORE_CHARS)}”.")
+        parts.append(f'Earlier you said: "{shortened(request.before_user, BEFORE_CHARS)}".')
     if request.before_assistant:
-        parts.append(f"My answer then began: “{shortened(request.before_assistant, BEFORE_CHARS)}”.")
+        parts.append(f'My answer then began: "{shortened(request.before_assistant, BEFORE_CHARS)}".')
     parts += [_SENTENCES[chance >> 2 & 3].format(named(question)), _CLOSINGS[chance >> 4 & 3]]
     return MARK + " ".join(parts)
 

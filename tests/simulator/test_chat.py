@@ -52,7 +52,7 @@ async def test_history_is_quoted(http: httpx.AsyncClient) -> None:
         {"role": "user", "content": "What did I tell you?"},
     ]
     text = said(await http.post("/chat/completions", json=body))
-    assert "Earlier you said: “My dog is called Wilhelmina.”" in text
+    assert 'Earlier you said: "My dog is called Wilhelmina."' in text
     assert "A fine name for a dachshund." in text
 
 
