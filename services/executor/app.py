@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -16,37 +17,35 @@ from services.executor.providers.openai_chat import OpenAiChat
 from services.executor.running import Running
 from shared import subjects
 from shared.bus.connection import Bus
-from shared.config import Configuration, load
+from shared.config import ConfigInvalid, Configuration, Problem
 from shared.config.environment import Environment
 from shared.config.providers import Route, routes
 from shared.contracts.commands import CancelRun
 from shared.contracts.ids import Lane
 from shared.contracts.message import ErrorType
 from shared.pool import pool
-from shared.service import Service, Work, serve
+from shared.service import Service, Work, run
 from shared.topology import EXECUTOR
 
 NAME = "executor"
 PORT = 9103
 PLACES: Mapping[Lane, int] = {Lane.CONTROL: 64, Lane.TEXT: 128, Lane.IMAGE: 8, Lane.VIDEO: 4}
 """Calls at once, by lane; SEGUE_EXECUTOR_PLACES_<LANE> says otherwise."""
-
-
-class PlacesInvalid(ValueError):
-    def __init__(self, name: str, value: str) -> None:
-        super().__init__(f"{name}={value!r}: expected a whole number of calls at once, 1 to 10000")
+MOST_PLACES = 10_000
 
 
 def places(environ: Mapping[str, str]) -> dict[Lane, int]:
-    """Return each lane's places. Raises `PlacesInvalid`."""
-    found = dict(PLACES)
+    """Return each lane's places. Raises `ConfigInvalid` naming every variable whose value cannot be used."""
+    found, problems = dict(PLACES), list[Problem]()
     for lane in Lane:
         name = f"SEGUE_EXECUTOR_PLACES_{lane.name}"
         value = environ.get(name, "").strip()
-        if value:
-            if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 10_000:
-                raise PlacesInvalid(name, value)
+        if value.isascii() and value.isdigit() and 1 <= int(value[:6]) <= MOST_PLACES:
             found[lane] = int(value)
+        elif value:
+            problems.append(Problem(name, repr(value), f"a number of calls at once from 1 to {MOST_PLACES}"))
+    if problems:
+        raise ConfigInvalid("environment", problems)
     return found
 
 
@@ -87,10 +86,9 @@ class Providers:
             await provider.close()
 
 
-def build(environment: Environment, configuration: Configuration, environ: Mapping[str, str]) -> Service:
-    """Return the service, ready to be served."""
+def build(environment: Environment, configuration: Configuration, sizes: Mapping[Lane, int] = PLACES) -> Service:
+    """Return the service, ready to be served; `sizes`: places by lane."""
     running = Running()
-    sizes = places(environ)
 
     async def assemble(bus: Bus) -> Work:
         providers = Providers()
@@ -139,12 +137,8 @@ def build(environment: Environment, configuration: Configuration, environ: Mappi
 
 def main() -> None:
     """Run until SIGTERM."""
-    environment = Environment.read(os.environ)
-    service = build(environment, load().configuration, os.environ)
-    serve(
-        service.asgi(),
-        service=NAME,
-        host=environment.host,
-        port=environment.health_port or PORT,
-        log_level=environment.level(configuration.log_level),
-    )
+    try:
+        sizes = places(os.environ)
+    except ConfigInvalid as invalid:
+        sys.exit(f"{NAME} does not start: {invalid}")
+    run(NAME, PORT, lambda environment, configuration: build(environment, configuration, sizes))

@@ -38,8 +38,8 @@ _THEN = {
 }
 
 _NOTES = """
-**waits**: the provider said "later", not "no": the call waits as long as it says, for as long as its run has time, and no
-retry is used up. **no repeat**: the same request would fail in the same way, so the next model is asked at once.
+**waits**: the provider said "later", not "no": the call waits as long as it says, for as long as its run has time, and
+no retry is used up. **no repeat**: the same request would fail in the same way, so the next model is asked at once.
 **smaller**: repeated with half of `max_tokens`.
 
 After text has been streamed a failure is a failure: the next attempt announces that it starts again. What was charged

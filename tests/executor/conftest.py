@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -96,18 +97,11 @@ class World:
 
     async def settled(self, command: ExecuteCall, within_s: float = 15.0) -> CallSettled:
         """Wait for the call's end on the log."""
-        facts, live = (f(command.run.tenant, command.run.run_id) for f in (subjects.events, subjects.live))
-        there = await self.bus.log.read(facts.settled(command.purpose, command.call), CallSettled)
-        if there is not None:
-            return there
-        found = await self.bus.live.expect(
-            live.settled(command.purpose, command.call),
-            facts.settled(command.purpose, command.call),
-            CallSettled,
-            ask=None,
-            until=asyncio.get_running_loop().time() + within_s,
-        )
-        assert found is not None, f"{command.call} was not settled within {within_s} s"
+        subject = subjects.events(command.run.tenant, command.run.run_id).settled(command.purpose, command.call)
+        until_s = time.monotonic() + within_s
+        while (found := await self.bus.log.read(subject, CallSettled)) is None:
+            assert time.monotonic() < until_s, f"{command.call} was not settled within {within_s} s"
+            await asyncio.sleep(0.02)
         return found
 
     async def do(self, command: ExecuteCall, within_s: float = 15.0) -> CallSettled:

@@ -3,11 +3,9 @@
 import asyncio
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +18,8 @@ from shared.contracts.commands import CancelRun
 from tests.conftest import eventually
 from tests.executor.conftest import World, call
 from tests.executor.standin import answer, delta, hang, refuse, streamed, when
+from tests.system import Process, nursery
 
-ROOT = Path(__file__).resolve().parents[2]
 ROLES = (
     "categorizer_ai", "fast_ai", "medium_ai", "thinking_ai", "thinking_fast_response_ai", "finished_task_ai",
     "ai_workers_failed_ai", "image_analysis_ai", "image_model",
@@ -36,38 +34,15 @@ CONFIGURATION = {
 
 
 @dataclass
-class Copy:
-    """One executor process."""
-
-    popen: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    async def died(self) -> int:
-        """Wait until it is gone; return the exit code."""
-        await eventually(lambda: self.popen.poll() is not None, within_s=10)
-        return self.popen.returncode
-
-    async def ready(self) -> None:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            for _ in range(600):
-                assert self.popen.poll() is None, self.log.read_text()[-2000:]
-                try:
-                    if (await client.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    pass  # not listening yet
-                await asyncio.sleep(0.03)
-        pytest.fail(f"not ready: {self.log.read_text()[-2000:]}")
-
-
-@dataclass
 class Copies:
+    """Executor processes beside the test's own."""
+
     world: World
     folder: Path
-    running: list[Copy] = field(default_factory=list)
+    running: list[Process] = field(default_factory=list)
 
-    async def start(self, *, fault: str = "", key: str = "k", ready: bool = True) -> Copy:
+    async def start(self, *, fault: str = "", key: str = "k") -> Process:
+        """Start one more, and return when it is ready to work."""
         config = self.folder / "config.json"
         config.write_text(json.dumps(CONFIGURATION))
         log = self.folder / f"executor-{len(self.running)}.log"
@@ -81,18 +56,17 @@ class Copies:
             "SEGUE_HEALTH_PORT": str(port),
             "SEGUE_FAULT": fault,
         }
-        with log.open("wb") as output:
-            popen = subprocess.Popen(  # noqa: ASYNC220 - ended by the fixture
-                [sys.executable, "-m", "services.executor"],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        copy = Copy(popen, port, log)
+        copy = Process("executor", port, nursery().start(["services.executor"], environment, log), log)
         self.running.append(copy)
-        if ready:
-            await copy.ready()
+        async with httpx.AsyncClient(trust_env=False) as client:
+
+            async def ready() -> bool:
+                assert copy.alive, log.read_text()[-2000:]
+                with suppress(httpx.TransportError):  # not listening yet
+                    return (await client.get(f"{copy.url}/readyz")).status_code == 200
+                return False
+
+            await eventually(ready, within_s=20)
         return copy
 
 
@@ -101,9 +75,11 @@ async def copies(world: World, tmp_path: Path) -> AsyncIterator[Copies]:
     started = Copies(world, tmp_path)
     yield started
     for copy in started.running:
-        if copy.popen.poll() is None:
-            copy.popen.kill()
-        copy.popen.wait()
+        copy.kill()
+
+
+async def gone(copy: Process) -> None:
+    await eventually(lambda: not copy.alive, within_s=10)
 
 
 @pytest.mark.parametrize(
@@ -121,17 +97,17 @@ async def test_killed_at_each_step(
     """Another copy takes the call up: settled once, every attempt accounted for, nothing left in the queue."""
     first = await copies.start(fault=point)
     command = await world.send(call())
-    assert await first.died() == -signal.SIGKILL
+    await gone(first)
     await copies.start()
     settled = await world.settled(command)
     assert settled.outcome == "answered"
     assert (settled.attempts, [one.attempt for one in settled.unknown]) == (attempts, unknown)
     assert settled.cost_known is (not unknown)
 
-    async def gone() -> bool:
+    async def empty() -> bool:
         return await world.queued() == 0
 
-    await eventually(gone)
+    await eventually(empty)
     assert len(world.provider.seen) == asked
     assert len(await world.attempts(command)) == attempts
 
@@ -141,15 +117,15 @@ async def test_killed_after_the_call_was_put_back(world: World, copies: Copies) 
     world.provider.then(refuse(429, "later", {"retry-after": "1.3"}))
     first = await copies.start(fault="executor.scheduled")
     command = await world.send(call())
-    assert await first.died() == -signal.SIGKILL
+    await gone(first)
     await copies.start()
     settled = await world.settled(command)
     assert (settled.outcome, settled.attempts, settled.unknown) == ("answered", 2, ())
 
-    async def gone() -> bool:
+    async def empty() -> bool:
         return await world.queued() == 0
 
-    await eventually(gone)
+    await eventually(empty)
     assert len(world.provider.seen) == 2
 
 
@@ -160,7 +136,7 @@ async def test_another_copy_takes_over_within_two_and_a_half_seconds(world: Worl
     command = await world.send(call(stream=True))
     await eventually(lambda: len(world.provider.seen) == 1)
     holder = world.provider.seen[0].headers["authorization"].removeprefix("Bearer ")
-    by_key[holder].popen.kill()
+    by_key[holder].kill()
     killed = time.monotonic()
     await eventually(lambda: len(world.provider.seen) == 2, within_s=5)
     assert time.monotonic() - killed < 2.6
@@ -220,10 +196,9 @@ async def test_sigterm_lets_running_calls_end(world: World, copies: Copies) -> N
     world.provider.then(when(go, answer("last words")))
     command = await world.send(call())
     await eventually(lambda: len(world.provider.seen) == 1)
-    copy.popen.send_signal(signal.SIGTERM)
-
+    copy.terminate()
     await eventually(lambda: "service.draining" in copy.log.read_text())
     go.set()
     assert (await world.settled(command)).text == "last words"
-    assert await copy.died() in (0, -signal.SIGTERM)
+    await gone(copy)
     assert "service.stopped" in copy.log.read_text()

@@ -148,10 +148,10 @@ def test_no_json_breaks_the_reader(body: Any) -> None:
     assert isinstance(stream.conclude(), Answered | Failed)
 
 
-@pytest.mark.parametrize("cost", [None, "0.1", -1, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("cost", [None, "0.1", -1, float("nan"), float("inf"), True, 1e300, 10**400])
 def test_a_cost_that_is_no_amount_is_unknown(cost: object) -> None:
     """Never zero, never negative."""
-    usage, known = usage_of({"prompt_tokens": -3, "completion_tokens": "many", "cost": cost})
+    usage, known = usage_of({"prompt_tokens": -3, "completion_tokens": "many", "total_tokens": cost, "cost": cost})
     assert known is None
     assert usage.total_tokens == 0
 

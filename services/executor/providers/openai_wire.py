@@ -4,7 +4,6 @@ Read with tolerance for what the many compatible servers leave out, and without 
 Sources: OpenAI "Chat Completions", OpenRouter "Errors", "Streaming", "Usage accounting".
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,9 @@ from services.executor.taxonomy import CUT, EMPTY, MALFORMED, NOTHING_SAID, PROV
 from shared.contracts.message import Usage
 
 DONE = b"[DONE]"
+MOST_TOKENS = 1e12
+MOST_USD = 1e6
+"""Of one answer. A provider that says more says nothing."""
 
 
 def request_fields(
@@ -213,13 +215,16 @@ def _first(choices: object) -> dict[str, Any]:
 
 
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        return 0
-    return int(value)
+    return int(_amount(value, MOST_TOKENS) or 0)
 
 
 def _usd(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    return _amount(value, MOST_USD)
+
+
+def _amount(value: object, most: float) -> float | None:
+    """Return what can be an amount; None for what cannot: not a number, negative, absurd."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         return None
     return float(value)
 
