@@ -1,4 +1,4 @@
-"""Claiming an attempt on the log, and finding out what became of attempts that somebody else claimed."""
+"""Claiming an attempt on the log, and finding out what became of attempts that somebody else claimed. (ADR 0007)"""
 
 import asyncio
 import logging

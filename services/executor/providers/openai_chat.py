@@ -115,13 +115,17 @@ class OpenAiChat:
         events = SseReader()
         incoming = chunks(response)
         async for chunk in incoming:
+            pieces = []
             for event in events.feed(chunk):
-                text = stream.take(event, self.now_s())
-                if text:
-                    await on_delta(text)
+                if text := stream.take(event, self.now_s()):
+                    pieces.append(text)
                 if stream.done or stream.failed is not None:
-                    await _read_off(incoming)
-                    return stream.conclude()
+                    break
+            if pieces:  # what came in together goes out together: a publish a read, not one a token
+                await on_delta("".join(pieces))
+            if stream.done or stream.failed is not None:
+                await _read_off(incoming)
+                return stream.conclude()
         return stream.conclude()
 
     def _url(self, route: Route) -> httpx.URL:

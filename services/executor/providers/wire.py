@@ -1,7 +1,7 @@
 """HTTP as every adapter uses it: one connection pool a provider, phases with limits of their own, bodies with a bound.
 
 httpx's requests and answers over the aiohttp transport, called without httpx's client around it: half the CPU a request
-(ADR 0010). No redirects, no proxies or certificates from the environment, no cookies, no retries.
+(ADR 0008). No redirects, no proxies or certificates from the environment, no cookies, no retries.
 """
 
 import asyncio
