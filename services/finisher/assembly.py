@@ -19,6 +19,7 @@ from shared.contracts.ids import Category
 from shared.contracts.message import ChatMessage, Fault, Run
 from shared.contracts.workflow import Task, Workflow
 from shared.conversation import user_message
+from shared.workflows.validation import unnamed_output
 
 KEPT_SESSION_CHARS = 4_000_000
 """A session keeps its latest turns within this, which is more than any model of 2026 can read (900,000 tokens)."""
@@ -78,7 +79,7 @@ def of_deadline(
 def named_tasks(workflow: Workflow) -> tuple[tuple[str, str, Task], ...]:
     """Return every task as (its call's name, its output's name, itself), in the plan's order."""
     return tuple(
-        (f"{q}-{t}", task.output_variable or f"task_{q + 1}_{t + 1}", task)
+        (f"{q}-{t}", task.output_variable or unnamed_output(q, t), task)
         for q, queue in enumerate(workflow.workflow)
         for t, task in enumerate(queue.tasks)
     )

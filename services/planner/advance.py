@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from shared.contracts.events import Progress
 from shared.contracts.workflow import Task, Workflow
+from shared.workflows.validation import unnamed_output
 
 WAITING, STARTED, DONE, FAILED = "w", "s", "d", "f"
 
@@ -33,7 +34,7 @@ class Step:
     @property
     def output(self) -> str:
         """The name that its output goes by in the result."""
-        return self.task.output_variable or f"task_{self.queue + 1}_{self.place + 1}"
+        return self.task.output_variable or unnamed_output(self.queue, self.place)
 
 
 def steps(workflow: Workflow) -> Iterator[Step]:
