@@ -72,17 +72,34 @@ def by_rules(request: ChatRequest, context_tokens: int, rules: Rules) -> Route |
     return AskModel()
 
 
-_LETTER: Final = re.compile(r"^[\s\"'`*_(\[]*(?:category\s*[:=]?\s*)?[\"'`*_(\[]*([LMH])(?![A-Za-z0-9])", re.IGNORECASE)
+_THOUGHTS: Final = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+"""Of a thinking model, where its server leaves them in the text."""
+_LABEL: Final = re.compile(r"(?:the )?(?:category|classification|answer|letter)\b(?:\W*is\b)?", re.IGNORECASE)
+_APART: Final = re.compile(r"""["'`*_)\]}.!]*(?:\n|[.:;,]\s|\s[-–—(]|[–—])""")
+_LETTER: Final = re.compile(r"\b[LMH]\b", re.IGNORECASE)
+_DRESS: Final = " \t\r\n\"'`*_()[]{}"
 
 
 def read_letter(text: str) -> Category | None:
-    """Return the category that a model's output says, None for anything that is not one letter."""
-    match = _LETTER.match(text)
-    return Category(match.group(1).upper()) if match else None
+    """Return the category that a model's output says; None when that is in doubt.
+
+    A single letter, dressed up or labelled as models do it. An explanation may follow where it is set apart from the
+    letter and names no other one: `M: an everyday question` is M, `L or M` and `M because …` are nothing.
+    """
+    thoughts = _THOUGHTS.match(text)
+    said = (text[thoughts.end() :] if thoughts else text).lstrip(_DRESS)
+    if label := _LABEL.match(said):
+        said = said[label.end() :].lstrip(_DRESS + ":=")
+    letter, rest = said[:1].upper(), said[1:]
+    if letter not in {"L", "M", "H"}:
+        return None
+    if rest.strip(_DRESS + ".!,;") and (_APART.match(rest) is None or _LETTER.search(rest)):
+        return None
+    return Category(letter)
 
 
 def by_letter(text: str | None, rules: Rules) -> Route:
-    """Return what the Categorizer AI decided. Its word is a single letter; in doubt it is H."""
+    """Return what the Categorizer AI decided. In doubt it is H."""
     letter = read_letter(text or "")
     if letter is None:
         return Orchestrated("the categorizer's answer was not a letter")

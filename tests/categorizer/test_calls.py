@@ -1,0 +1,118 @@
+"""The calls that a category leads to: what the Categorizer AI is shown, what the answering model gets."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from services.categorizer.calls import SHOWN_TO_CATEGORIZER_CHARS, Persona, answer, categorize
+from shared.contracts.commands import ChatRequest, ExecuteCall, Spent
+from shared.contracts.events import RunCategorized
+from shared.contracts.ids import Category, Lane, Priority, Purpose
+from shared.contracts.message import ChatMessage, Run, Usage
+from shared.conversation import tokens_of
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+RUN = Run(
+    run_id="r1",
+    tenant="acme",
+    priority=Priority.HIGH,
+    session_id="s1",
+    born_at=NOW,
+    deadline_at=NOW + timedelta(seconds=300),
+)
+
+
+def said(role: str, content: str) -> ChatMessage:
+    return ChatMessage.model_validate({"role": role, "content": content})
+
+
+EXAMPLES = (said("user", "What is 2+2?"), said("assistant", "M"))
+JUDGE = Persona("categorizer_ai", "Answer L, M or H.", EXAMPLES, window_tokens=8_000, max_tokens=10)
+THINKER = Persona("thinking_ai", "Think.", (), window_tokens=1_000, max_tokens=100)
+HISTORY = (said("user", "Who wrote it?"), said("assistant", "Ada did."))
+
+
+def test_the_categorizer_sees_prompt_examples_history_and_message_in_this_order() -> None:
+    call = categorize(RUN, ChatRequest(message="And when?"), HISTORY, JUDGE)
+    assert call.messages == (said("system", "Answer L, M or H."), *EXAMPLES, *HISTORY, said("user", "And when?"))
+
+
+def test_categorizing_is_a_decision_on_its_own_lane() -> None:
+    call = categorize(RUN, ChatRequest(message="x"), (), JUDGE)
+    assert (call.run, call.call, call.role) == (RUN, "categorize", "categorizer_ai")
+    assert (call.purpose, call.lane, call.stream) == (Purpose.DECISION, Lane.CONTROL, False)
+
+
+@pytest.mark.parametrize("length", [SHOWN_TO_CATEGORIZER_CHARS - 1, SHOWN_TO_CATEGORIZER_CHARS])
+def test_a_message_up_to_the_bound_is_shown_whole(length: int) -> None:
+    call = categorize(RUN, ChatRequest(message="x" * length), (), JUDGE)
+    assert call.messages[-1].content == "x" * length
+
+
+def test_of_a_long_message_head_and_tail_are_shown() -> None:
+    message = "HEAD" + "x" * 1_000_000 + "TAIL"
+    content = categorize(RUN, ChatRequest(message=message), (), JUDGE).messages[-1].content
+    assert isinstance(content, str)
+    assert content.startswith("HEADx")
+    assert content.endswith("xTAIL")
+    assert "\n[… 996,008 characters left out …]\n" in content
+    assert len(content) < SHOWN_TO_CATEGORIZER_CHARS + 50
+
+
+def test_the_categorizer_sees_only_the_end_of_a_long_session() -> None:
+    history = tuple(said(role, f"{n} " + "y" * 396) for n in range(50) for role in ("user", "assistant"))
+    shown = categorize(RUN, ChatRequest(message="x"), history, JUDGE).messages[3:-1]
+    assert shown == history[-2:]
+    assert sum(map(tokens_of, shown)) <= 400
+
+
+def category(letter: Category, role: str) -> RunCategorized:
+    spent = Spent(calls=1, cost_usd=0.001, usage=Usage(prompt_tokens=7), simulated=True)
+    return RunCategorized(run=RUN, category=letter, role=role, reason="r", context_tokens=3, spent=spent)
+
+
+def test_the_answer_gets_prompt_session_and_message() -> None:
+    fact = category(Category.L, "thinking_ai")
+    call = answer(fact, ChatRequest(message="And when?"), HISTORY, THINKER)
+    assert call.messages == (said("system", "Think."), *HISTORY, said("user", "And when?"))
+    assert (call.run, call.call, call.role, call.category) == (RUN, "answer", "thinking_ai", Category.L)
+    assert (call.purpose, call.lane, call.stream) == (Purpose.ANSWER, Lane.TEXT, True)
+
+
+def test_the_answer_carries_what_was_spent_on_the_category() -> None:
+    fact = category(Category.M, "medium_ai")
+    assert answer(fact, ChatRequest(message="x"), (), THINKER).spent == fact.spent
+
+
+def test_images_come_with_the_message() -> None:
+    request = ChatRequest(message="what?", images=("https://example.org/a.png", "data:image/png;base64,AA=="))
+    (_, message) = answer(category(Category.M, "image_analysis_ai"), request, (), THINKER).messages
+    assert message.content == [
+        {"type": "text", "text": "what?"},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    ]
+
+
+def test_a_session_gives_way_to_the_models_window_and_the_message_does_not() -> None:
+    history = tuple(said(role, "z" * 400) for _ in range(50) for role in ("user", "assistant"))
+    request = ChatRequest(message="m" * 2_000)
+    call = answer(category(Category.L, "thinking_ai"), request, history, THINKER)
+    assert call.messages[-1].content == request.message
+    kept = call.messages[1:-1]
+    assert 0 < len(kept) < len(history)
+    assert kept[0].role == "user"
+    assert sum(map(tokens_of, call.messages)) <= 1_000 - 100
+    longer = answer(category(Category.L, "thinking_ai"), ChatRequest(message="m" * 9_000), history, THINKER)
+    assert longer.messages == (said("system", "Think."), said("user", "m" * 9_000))
+
+
+def test_the_same_log_gives_the_same_commands() -> None:
+    """Commands follow from the log: worked out again after a crash they are the same, byte by byte."""
+
+    def both() -> tuple[ExecuteCall, ExecuteCall]:
+        request = ChatRequest(message="And when?")
+        asked = categorize(RUN, request, HISTORY, JUDGE)
+        return asked, answer(category(Category.M, "medium_ai"), request, HISTORY, THINKER)
+
+    assert [call.encode() for call in both()] == [call.encode() for call in both()]
