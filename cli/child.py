@@ -1,7 +1,8 @@
-"""`python -m cli.child MODULE ARGUMENT…`: runs a module as `python -m` does, and dies with whoever started it.
+"""`python -m cli.child PARENT MODULE ARGUMENT…`: runs a module as `python -m` does, and dies with its parent.
 
-On Linux the kernel is asked to send SIGTERM when the parent dies, so that a supervisor killed with SIGKILL leaves
-nothing behind; elsewhere this is only `python -m`.
+Whatever happens to a supervisor, SIGKILL included, leaves nothing behind: on Linux the kernel sees to it, on other
+Unixes a thread looks whether the parent is still there. A child is killed, not asked: it can lose nothing that
+matters, and its bus has gone with its parent.
 """
 
 import ctypes
@@ -9,16 +10,31 @@ import os
 import runpy
 import signal
 import sys
+import threading
+import time
 
 _PR_SET_PDEATHSIG = 1
+_LOOK_EVERY_S = 1.0
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when `parent` dies. Nothing on Windows."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    elif sys.platform != "win32":
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if sys.platform != "win32" and os.getppid() != parent:  # it died before anybody looked
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)
+    os._exit(1)
 
 
 def main() -> None:
-    parent = int(sys.argv[1])
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            sys.exit(0)
+    die_with(int(sys.argv[1]))
     sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

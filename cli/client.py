@@ -1,14 +1,16 @@
 """A thin HTTP client of the gateway: plain requests, and the events of a streamed answer."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
-NOT_REACHABLE = 3
-FAILED = 1
+TIMEOUT_S = 330.0
+"""Longer than the default deadline of a run: the gateway says first that it has passed."""
+SHOWN_CHARS = 500
 
 
 class Unreachable(Exception):
@@ -16,14 +18,18 @@ class Unreachable(Exception):
 
     def __init__(self, url: str) -> None:
         super().__init__(f"no Segue answers at {url}: start one with ./start.sh (or `segue up`), or name it with --url")
+        self.url = url
+
+
+class WrongAddress(Exception):
+    """The address is none."""
 
 
 class Failure(Exception):
-    """The gateway said no; `detail` is its reason."""
+    """The gateway said no; the message is its `detail`. Status 0: it said nothing more."""
 
     def __init__(self, status: int, detail: object, run_id: str | None = None) -> None:
-        text = detail if isinstance(detail, str) else json.dumps(detail, indent=2, ensure_ascii=False)
-        super().__init__(text)
+        super().__init__(_text(detail))
         self.status, self.run_id = status, run_id
 
 
@@ -36,13 +42,16 @@ class Event:
 
 
 class Client:
-    """`with Client(url) as client: client.get("/health")`."""
+    """`with Client(url) as client: client.get("/health")`. Raises `Unreachable`, `Failure`, `WrongAddress`."""
 
-    def __init__(self, url: str, timeout_s: float = 330.0) -> None:
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False)
+        except httpx.InvalidURL as error:
+            raise WrongAddress(f"{url!r} is no address: {error}") from error
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,11 +60,9 @@ class Client:
     def send(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        """Send one request; any status is an answer. Raises `Unreachable`."""
-        try:
+        """Send one request; any status is an answer."""
+        with self._faults():
             return self._http.request(method, path, json=body, headers=headers)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(self.url) from error
 
     def get(self, path: str) -> dict[str, Any]:
         """Return a body. Raises `Failure` for any other status than 200."""
@@ -66,21 +73,29 @@ class Client:
         return _body(self.send("POST", path, body))
 
     def chat(self, body: dict[str, Any]) -> Iterator[Event]:
-        """Ask, and yield the events as they come. Raises `Failure` when the request was refused before it began."""
+        """Ask, and yield the events as they come; one `answer` from a gateway that does not stream."""
+        with self._faults(), self._http.stream("POST", "/chat", json={**body, "stream": True}) as answer:
+            if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+                answer.read()
+                yield Event("answer", _body(answer))
+                return
+            yield from events(answer.iter_lines())
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            with self._http.stream("POST", "/chat", json={**body, "stream": True}) as answer:
-                if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-                    answer.read()
-                    yield Event("answer", _body(answer))
-                    return
-                yield from events(answer.iter_lines())
+            yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(self.url) from error
-        except httpx.RemoteProtocolError as error:
+        except httpx.TimeoutException as error:
+            raise Failure(0, "no answer in time; the run goes on until its deadline") from error
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise WrongAddress(f"{self.url!r} is no address: {error}") from error
+        except httpx.TransportError as error:
             raise Failure(0, "the connection was cut before the answer was complete; the run goes on") from error
 
 
-def events(lines: Iterator[str]) -> Iterator[Event]:
+def events(lines: Iterable[str]) -> Iterator[Event]:
     """Read server-sent events from lines. (https://html.spec.whatwg.org/multipage/server-sent-events.html)"""
     name, data = "message", list[str]()
     for line in lines:
@@ -98,8 +113,18 @@ def _body(answer: httpx.Response) -> dict[str, Any]:
     try:
         body = answer.json()
     except ValueError:
-        raise Failure(answer.status_code, f"HTTP {answer.status_code}: {answer.text[:500]}") from None
+        raise Failure(answer.status_code, f"HTTP {answer.status_code}: {answer.text[:SHOWN_CHARS]}") from None
+    if not isinstance(body, dict):
+        raise Failure(answer.status_code, f"this is no Segue: it answers {str(body)[:SHOWN_CHARS]}")
     if answer.status_code != 200:
-        detail = body.get("detail", body) if isinstance(body, dict) else body
-        raise Failure(answer.status_code, detail, body.get("run_id") if isinstance(body, dict) else None)
-    return body if isinstance(body, dict) else {"body": body}
+        raise Failure(answer.status_code, body.get("detail", body), body.get("run_id"))
+    return body
+
+
+def _text(detail: object) -> str:
+    """Return a `detail` as a person reads it: a text, or a line for every problem."""
+    if isinstance(detail, str):
+        return detail
+    if isinstance(detail, list) and all(isinstance(one, dict) and "message" in one for one in detail):
+        return "\n".join(f"{one['path']}: {one['message']}" if one.get("path") else one["message"] for one in detail)
+    return json.dumps(detail, indent=2, ensure_ascii=False)

@@ -2,10 +2,53 @@
 
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cli.client import Client
+
+
+BEGAN_S = time.monotonic()
+FAILED = 1
+NOT_REACHABLE = 3
+
+
+class Profile(StrEnum):
+    """The simulator's latency profiles."""
+
+    zero = "zero"
+    fast = "fast"
+    realistic = "realistic"
+
+
+class Mode(StrEnum):
+    """What `segue check` looks at."""
+
+    all = "all"
+    basic = "basic"
+    simple = "simple"
+    complex = "complex"
+    workflow = "workflow"
+    template = "template"
+    chat = "chat"
+
+
+class Priority(StrEnum):
+    """Who goes first under load."""
+
+    high = "high"
+    medium = "medium"
+    low = "low"
+
 
 app = typer.Typer(
     name="segue",
@@ -17,51 +60,56 @@ app = typer.Typer(
 configuration = typer.Typer(help="The configuration file.", no_args_is_help=True)
 app.add_typer(configuration, name="config")
 
-Url = Annotated[str, typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address.")]
-HERE = "http://127.0.0.1:" + (os.environ.get("PORT") or "8000")
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
+]
 
 
 @app.command()
 def up(
-    port: Annotated[int | None, typer.Option(help="The API's port (PORT, else 8000).")] = None,
-    nats_port: Annotated[
-        int | None, typer.Option(help="The embedded server's port (SEGUE_NATS_PORT, else 4222).")
-    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The API's port (PORT, else 8000).")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where everything is kept (SEGUE_DATA_DIR, else .segue).")
     ] = None,
-    simulator: Annotated[bool, typer.Option(help="Simulate a provider when there is no key.")] = True,
-    logs: Annotated[bool, typer.Option("--logs", help="Show every log line, not only warnings.")] = False,
-    copies: Annotated[list[str] | None, typer.Option("--copies", help="More of a service, like executor=3.")] = None,
+    nats_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="The embedded nats-server's port (SEGUE_NATS_PORT, else 4222)."),
+    ] = None,
+    simulator: Annotated[bool, typer.Option(help="Simulate a provider when none is configured.")] = True,
+    profile: Annotated[Profile, typer.Option(help="How long simulated answers take.")] = Profile.fast,
+    copies: Annotated[
+        list[str] | None,
+        typer.Option("--service-copies", "--copies", metavar="SERVICE=N", help="More of a service: executor=3."),
+    ] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="Show every log line, not only warnings and worse.")] = False,
 ) -> None:
     """Start a whole Segue on this machine and keep it running until Ctrl-C."""
-    from cli.dotenv import read_dotenv
-    from cli.up import Options
-    from cli.up import up as run_up
-    from shared.config import ConfigInvalid
-    from shared.config.environment import Environment
-
-    os.environ.update(read_dotenv(Path(".env"), os.environ))
+    dotenv()
     given = {"PORT": port, "SEGUE_NATS_PORT": nats_port, "SEGUE_DATA_DIR": data_dir}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    from cli.launch import WrongOption, launch
+
     try:
-        environment = Environment.read(os.environ)
-    except ConfigInvalid as invalid:
-        typer.echo(f"Segue does not start: {invalid}", err=True)
-        raise typer.Exit(1) from None
-    raise typer.Exit(run_up(environment, Options(simulator, logs, _copies(copies or []))))
+        code = launch(simulator=simulator, profile=profile.value, copies=copies or [], show_logs=logs, began_s=BEGAN_S)
+    except WrongOption as error:
+        raise typer.BadParameter(str(error), param_hint="--service-copies") from None
+    raise typer.Exit(code)
 
 
-def _copies(given: list[str]) -> dict[str, int]:
-    from cli.up import SERVICES
+def dotenv() -> None:
+    """Let `.env` in the working directory stand in for variables that are not set."""
+    from cli.dotenv import read_dotenv
 
-    found = {}
-    for entry in given:
-        name, _, count = entry.partition("=")
-        if name not in SERVICES or not count.isdigit() or not 1 <= int(count) <= 64:
-            raise typer.BadParameter(f"{entry!r} is not SERVICE=NUMBER with one of {', '.join(SERVICES)} and 1-64")
-        found[name] = int(count)
-    return found
+    os.environ.update(read_dotenv(Path(".env"), os.environ))
+
+
+def _address(url: str | None) -> str:
+    """Return where the gateway is."""
+    if url:
+        return url if "://" in url else f"http://{url}"
+    dotenv()
+    return f"http://127.0.0.1:{os.environ.get('PORT') or 8000}"
 
 
 @app.command()
@@ -69,86 +117,87 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know; - reads it from standard input.")],
     session: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
     context_tokens: Annotated[int | None, typer.Option(help="Tokens of context that are not in the question.")] = None,
-    priority: Annotated[str | None, typer.Option(help="high, medium or low.")] = None,
+    priority: Annotated[Priority | None, typer.Option(help="Who goes first under load.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
-    url: Url = HERE,
+    url: Url = None,
 ) -> None:
     """Ask one question and print the answer."""
-    from rich.console import Console
-
     from cli.ask import ask as run_ask
-    from cli.client import FAILED, NOT_REACHABLE, Client, Failure, Unreachable
 
     body = {
         "message": sys.stdin.read() if question == "-" else question,
         "session_id": session,
         "context_tokens": context_tokens,
-        "priority": priority,
+        "priority": priority.value if priority is not None else None,
     }
-    errors = Console(stderr=True, highlight=False)
-    try:
-        with Client(url) as client:
-            run_ask(
-                client, {name: value for name, value in body.items() if value is not None}, Console(), as_json=as_json
-            )
-    except Failure as failure:
-        errors.print(str(failure), style="red", markup=False, soft_wrap=True)
-        if failure.run_id:
-            errors.print(f"run {failure.run_id}", style="dim")
-        raise typer.Exit(FAILED) from None
-    except Unreachable as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(NOT_REACHABLE) from None
+    given = {name: value for name, value in body.items() if value is not None}
+    with _talking(url) as (client, console):
+        run_ask(client, given, console, as_json=as_json)
 
 
 @app.command()
-def chat(url: Url = HERE) -> None:
+def chat(url: Url = None) -> None:
     """Talk: the conversation is kept. Commands: stats, models, new, exit."""
-    from rich.console import Console
+    from cli.chat import chat as run_chat
 
-    from cli.ask import chat as run_chat
-    from cli.client import NOT_REACHABLE, Client, Unreachable
-
-    try:
-        with Client(url) as client:
-            raise typer.Exit(1 if run_chat(client, Console()) else 0)
-    except Unreachable as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(NOT_REACHABLE) from None
+    with _talking(url) as (client, console):
+        raise typer.Exit(FAILED if run_chat(client, console) else 0)
 
 
 @app.command()
 def check(
-    mode: Annotated[str | None, typer.Option(help="all, basic, simple, complex, workflow, template or chat.")] = None,
-    url: Url = HERE,
+    mode: Annotated[
+        Mode | None, typer.Option(help="What to check; chat alone lets you talk. Asked for on a terminal, else all.")
+    ] = None,
+    url: Url = None,
 ) -> None:
     """Check that a running Segue keeps its promises."""
+    from cli.chat import chat as run_chat
+    from cli.check import CHAT
+    from cli.check import check as run_check
+
+    with _talking(url) as (client, console):
+        chosen = mode or (_chosen() if sys.stdin.isatty() and console.is_terminal else Mode.all)
+        if chosen.value == CHAT:
+            raise typer.Exit(FAILED if run_chat(client, console) else 0)
+        raise typer.Exit(FAILED if run_check(client, chosen.value, console) else 0)
+
+
+def _chosen() -> Mode:
+    from cli.promises import MODES
+
+    titles = {"all": "all that needs nobody"} | {mode.name: mode.title for mode in MODES}
+    titles["chat"] = "talk to it; stats, models, exit"
+    modes = list(Mode)
+    for number, mode in enumerate(modes, 1):
+        typer.echo(f"  {number}  {mode.value:9} {titles[mode.value]}")
+    number = int(typer.prompt("Which", default=1, type=int))
+    if not 1 <= number <= len(modes):
+        raise typer.BadParameter(f"{number} is not one of 1 to {len(modes)}")
+    return modes[number - 1]
+
+
+@contextmanager
+def _talking(url: str | None) -> "Iterator[tuple[Client, Console]]":
+    """Yield a client of the gateway and a console; what goes wrong is said and becomes the exit code."""
     from rich.console import Console
 
-    from cli.check import NAMES
-    from cli.check import check as run_check
-    from cli.client import NOT_REACHABLE, Client, Unreachable
+    from cli.client import Client, Failure, Unreachable, WrongAddress
 
-    console = Console()
-    if mode is None:
-        mode = _chosen(NAMES) if sys.stdin.isatty() and console.is_terminal else "all"
-    if mode not in NAMES:
-        raise typer.BadParameter(f"{mode!r} is not one of {', '.join(NAMES)}")
-    if mode == "chat":
-        chat(url)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        with Client(url) as client:
-            raise typer.Exit(1 if run_check(client, mode, console) else 0)
+        with Client(_address(url)) as client:
+            yield client, Console()
+    except Failure as failure:
+        errors.print(str(failure), style="red", markup=False)
+        if failure.run_id:
+            errors.print(f"run {failure.run_id}", style="dim")
+        raise typer.Exit(FAILED) from None
+    except WrongAddress as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
     except Unreachable as error:
-        typer.echo(str(error), err=True)
+        errors.print(str(error), markup=False)
         raise typer.Exit(NOT_REACHABLE) from None
-
-
-def _chosen(names: tuple[str, ...]) -> str:
-    for number, name in enumerate(names, 1):
-        typer.echo(f"  {number}  {name}")
-    number = int(typer.prompt("Which", default=1, type=int))
-    return names[max(1, min(number, len(names))) - 1]
 
 
 @configuration.command("check")

@@ -6,256 +6,306 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
-import httpx
 from rich.console import Console
-from rich.table import Table
 
-from cli.ports import Wanted, complaints, first_free
-from cli.supervisor import Child, Supervisor, pause_s
+from cli import summary
+from cli.data_dir import DataDirTaken, DataDirUnusable, held
+from cli.log_lines import Repeats, readable
+from cli.processes import Starter
+from cli.readiness import problem
+from cli.roster import Member, Options, PortsTaken, Roster, check_ports, muster, needs_simulator
+from cli.supervisor import Child, Supervisor, deaths_in_a_row, pause_s, why
 from shared import version
 from shared.bus.server import NatsServer, NatsServerError
-from shared.config import ConfigInvalid, load
+from shared.config import ConfigInvalid, Loaded, load
 from shared.config.environment import Environment
 
-SERVICES = ("categorizer", "planner", "executor", "finisher")
-FIRST_HEALTH_PORT = 9101
 READY_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.02
+GIVE_UP_AFTER = 3
+"""Deaths in a row, before everything was ready once."""
+GATEWAY_BY_S, SERVICES_BY_S, SIMULATOR_BY_S = 9.0, 16.0, 17.0
+"""When each has to have stopped, from Ctrl-C on; the nats-server then has until 20 s."""
+NATS_WITHIN_S = 2.5
+T = TypeVar("T")
 
 
 class CannotStart(Exception):
     """Something has to be changed before Segue can start; the message says what."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `segue up` was asked for on its command line."""
-
-    simulator: bool = True
-    show_logs: bool = False
-    copies: dict[str, int] | None = None
+class _Stopped(Exception):
+    """Somebody asked to stop before everything was ready."""
 
 
-@contextmanager
-def only_one(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder: two servers on the same files would destroy each other's."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    lock = (data_dir / "up.lock").open("a+")
+def refused(error: Exception) -> int:
+    """Say why nothing was started. Returns the exit code."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("[bold red]Segue does not start:[/bold red]", end=" ")
+    console.print(str(error), markup=False)
+    return 1
+
+
+def up(
+    environment: Environment, options: Options, starter: Starter, variables: Mapping[str, str], began_s: float
+) -> int:
+    """Run until Ctrl-C or SIGTERM. Returns the exit code.
+
+    `variables` is the environment that the processes get, with what each needs besides.
+    """
+    console = Console(highlight=False, soft_wrap=True)
     try:
-        _lock(lock.fileno())
-    except OSError:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
-        lock.close()
-        raise CannotStart(
-            f"a Segue (process {holder}) already runs with its data in {data_dir}: "
-            "stop it, or set SEGUE_DATA_DIR to another folder"
-        ) from None
-    try:
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-    finally:
-        lock.close()
-
-
-def _lock(fileno: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(fileno, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(fileno, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def up(environment: Environment, options: Options) -> int:
-    """Run until Ctrl-C or SIGTERM. Returns the exit code."""
-    console = Console(stderr=False, highlight=False)
-    try:
-        loaded = load()
+        loaded = load(environment.config, variables)
         for warning in loaded.warnings:
-            console.print(f"[yellow]configuration:[/yellow] {warning}")
-        with only_one(environment.data_dir):
-            return asyncio.run(_Up(environment, options, console).run())
-    except (ConfigInvalid, CannotStart, NatsServerError) as error:
-        console.print(f"[red]Segue does not start:[/red] {error}", soft_wrap=True)
-        return 1
+            console.print("[yellow]configuration:[/yellow] ", end="")
+            console.print(warning, markup=False)
+        with held(environment.data_dir), contextlib.suppress(KeyboardInterrupt):
+            return asyncio.run(_Up(environment, options, loaded, starter, variables, console, began_s).run())
+    except (ConfigInvalid, CannotStart, DataDirTaken, DataDirUnusable, NatsServerError, PortsTaken) as error:
+        return refused(error)
+    return 0
 
 
 class _Up:
-    def __init__(self, environment: Environment, options: Options, console: Console) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        options: Options,
+        loaded: Loaded,
+        starter: Starter,
+        variables: Mapping[str, str],
+        console: Console,
+        began_s: float,
+    ) -> None:
         self._environment = environment
         self._options = options
+        self._loaded = loaded
+        self._variables = variables
         self._console = console
-        self._supervisor = Supervisor(self._say, show_all=options.show_logs)
-        self._stop = asyncio.Event()
-        self._began = time.monotonic()
-        self._health: dict[str, int] = {}
+        self._supervisor = Supervisor(starter, self._say, self._broke, show_all=options.show_logs)
+        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
+        self._exit_code = 0
+        self._began_s = began_s
+        self._nats: NatsServer | None = None
+        self._repeats = Repeats()
 
-    def _say(self, name: str, line: str) -> None:
-        self._console.print(f"[dim]{name:>12} |[/dim] ", end="")
-        self._console.print(line, markup=False, soft_wrap=True)
+    def _say(self, name: str, line: bytes | str) -> None:
+        if isinstance(line, bytes):
+            if self._stop.is_set() and not self._options.show_logs:
+                return  # that connections end now is no news; the log files have it
+            line = readable(line)
+            if self._repeats.known(name, line, time.monotonic()):
+                return
+        self._console.print(f"{name:>12} |", style="dim", end=" ")
+        self._console.print(line, markup=False)
+
+    def _broke(self, name: str, error: BaseException) -> None:
+        self._console.print(f"cannot keep {name} running: {error!r}", style="red", markup=False)
+        self._exit_code = 1
+        self._stop.set()
 
     async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._stop.set)
+        """Start, wait, stop."""
+        self._take_signals()
         environment = self._environment
-        self._simulated = self._options.simulator and self._needs_simulator()
-        self._check_ports()
-        nats = None
+        simulated = self._options.simulator and needs_simulator(environment, self._loaded.configuration)
         keeper = None
+        roster = None
         try:
+            check_ports(environment, simulated=simulated)
             if not environment.nats_url_given:
-                nats = NatsServer(environment.data_dir / "nats", environment.nats_port)
-                await nats.start()
-                keeper = asyncio.create_task(self._keep_nats(nats))
-            self._nats_url = nats.url if nats is not None else environment.nats_url
-            if self._simulated:
-                self._start_simulator()
-            await self._provision()
-            self._start_services()
-            if await self._ready():
-                self._summary(nats)
-                await self._stop.wait()
-            self._console.print("stopping …")
-            return 0
+                self._nats = NatsServer(environment.data_dir.absolute() / "nats", environment.nats_port)
+                await self._nats.start()
+                keeper = asyncio.create_task(self._keep_nats(self._nats))
+            url = environment.nats_url if self._nats is None else self._nats.url
+            await self._unless_stopped(self._provision(url))
+            roster = muster(environment, self._options, self._variables, url, simulated=simulated)
+            for member in roster.members:
+                self._supervisor.keep(self._child(member))
+            await self._unless_stopped(self._all_ready(roster))
+            self._tell(roster, url)
+            await self._stop.wait()
+        except _Stopped:
+            pass
         finally:
-            await self._supervisor.stop(first=("gateway",))
-            if keeper is not None:
-                keeper.cancel()
-            if nats is not None:
-                await nats.stop()
+            self._stop.set()
+            await self._end(roster, keeper)
+        return self._exit_code
 
-    def _needs_simulator(self) -> bool:
-        environment = self._environment
-        keys = load().configuration.api_keys
-        return (
-            environment.openrouter_api_key is None
-            and environment.openai_base_url is None
-            and environment.simulator_url is None
-            and not getattr(keys, "openrouter", None)
-        )
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            numbers.append(signal.SIGHUP)
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+            for number in numbers:
+                loop.add_signal_handler(number, self._asked_to_stop)
 
-    def _check_ports(self) -> None:
-        environment = self._environment
-        wanted = [Wanted(environment.port, "gateway", "PORT")]
-        if not environment.nats_url_given:
-            wanted.append(Wanted(environment.nats_port, "nats-server", "SEGUE_NATS_PORT"))
-        if self._simulated:
-            wanted.append(Wanted(environment.simulator_port, "simulator", "SEGUE_SIMULATOR_PORT"))
-        if taken := complaints(environment.host, wanted):
-            raise CannotStart("; ".join(taken))
-        taken_ports = {want.port for want in wanted}
-        for name in SERVICES:
-            for copy in range(self._copies(name)):
-                port = first_free(environment.host, FIRST_HEALTH_PORT, taken_ports)
-                taken_ports.add(port)
-                self._health[name if copy == 0 else f"{name}-{copy + 1}"] = port
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+            return
+        self._stop.set()
+        self._console.print("stopping: what has begun is finished first; Ctrl-C again stops at once")
 
-    def _copies(self, name: str) -> int:
-        return (self._options.copies or {}).get(name, 1)
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns. Raises `_Stopped`."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _Stopped
+            return task.result()
+        finally:
+            for one in (task, stop):
+                one.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
 
-    def _child(self, name: str, module: str, *arguments: str, **variables: str) -> Child:
-        environment = {"SEGUE_NATS_URL": self._nats_url, "PYTHONUNBUFFERED": "1", **variables}
-        if self._simulated:
-            url = f"http://127.0.0.1:{self._environment.simulator_port}/api/v1"
-            environment["SEGUE_SIMULATOR_URL"] = url
-        log = self._environment.data_dir / "logs" / f"{name}.log"
-        return Child(name, module, arguments, environment, log)
+    async def _provision(self, url: str) -> None:
+        import nats
+        import nats.errors
 
-    def _start_simulator(self) -> None:
-        port = str(self._environment.simulator_port)
-        self._supervisor.keep(self._child("simulator", "simulator", "--port", port, "--profile", "fast"))
-
-    def _start_services(self) -> None:
-        for name, port in self._health.items():
-            module = f"services.{name.partition('-')[0]}"
-            self._supervisor.keep(self._child(name, module, SEGUE_HEALTH_PORT=str(port)))
-        self._supervisor.keep(self._child("gateway", "services.gateway", PORT=str(self._environment.port)))
-
-    async def _provision(self) -> None:
-        import nats as nats_client
-
+        from shared.bus.errors import BusError
         from shared.bus.provisioner import provision
         from shared.provision import limits_of
 
-        client = await nats_client.connect(self._nats_url.split(","), connect_timeout=2, max_reconnect_attempts=20)
-        await provision(client, limits_of(load().configuration, self._environment))
-        await client.close()
+        async def quiet(_: Exception) -> None:
+            """What went wrong is raised here, in the end."""
+
+        try:
+            client = await nats.connect(
+                [part.strip() for part in url.split(",")],
+                name="segue-up",
+                connect_timeout=2,
+                max_reconnect_attempts=20,
+                reconnect_time_wait=0.25,
+                error_cb=quiet,
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise CannotStart(
+                f"no NATS server answers at {url} ({error or type(error).__name__}): start it, or unset SEGUE_NATS_URL "
+                "to use the embedded one"
+            ) from error
+        try:
+            await provision(client, limits_of(self._loaded.configuration, self._environment))
+        except (nats.errors.Error, BusError, TimeoutError) as error:
+            raise CannotStart(
+                f"the NATS server at {url} does not take what Segue needs (JetStream): {error}"
+            ) from error
+        finally:
+            await client.close()
+
+    def _child(self, member: Member) -> Child:
+        async def ready() -> bool:
+            return await self._problem(member) is None
+
+        return Child(member.name, member.order, member.log, ready if member.port is not None else None)
+
+    async def _problem(self, member: Member) -> str | None:
+        if member.port is None:
+            return None
+        host = self._environment.host
+        return await problem({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), member.port)
+
+    async def _all_ready(self, roster: Roster) -> None:
+        """Wait until every service says that it is ready. Raises `CannotStart`."""
+        waiting: dict[str, str] = {}
+        until = time.monotonic() + READY_WITHIN_S
+
+        async def one(member: Member) -> None:
+            while (why_not := await self._problem(member)) is not None:
+                waiting[member.name] = why_not
+                await asyncio.sleep(LOOK_EVERY_S)
+            waiting.pop(member.name, None)
+
+        asking = asyncio.gather(*(one(member) for member in roster.members))
+        try:
+            while not asking.done():
+                self._give_up()
+                if time.monotonic() > until:
+                    reasons = "; ".join(f"{name} {why_not}" for name, why_not in waiting.items())
+                    raise CannotStart(
+                        f"not ready within {READY_WITHIN_S:.0f} s: {reasons}. Logs: {self._environment.data_dir}/logs"
+                    )
+                await asyncio.wait({asking}, timeout=0.1)
+            await asking
+        finally:
+            asking.cancel()
+
+    def _give_up(self) -> None:
+        """Raises `CannotStart` when somebody dies again and again without having worked."""
+        for child in self._supervisor.children:
+            if child.deaths >= GIVE_UP_AFTER:
+                words = "\n  ".join(readable(line.encode()) for line in child.last_words)
+                raise CannotStart(
+                    f"{child.name} ended {child.deaths} times in a row; the end of {child.log}:\n  {words}"
+                )
 
     async def _keep_nats(self, nats: NatsServer) -> None:
-        deaths = 0
+        """Start the nats-server again whenever it ends."""
+        deaths, began = 0, time.monotonic()
         while True:
             code = await nats.ended()
-            if self._stop.is_set():
-                return
-            deaths += 1
-            self._say("up", f"nats-server ended (exit code {code}); starting it again on the same files")
-            await asyncio.sleep(pause_s(min(deaths, 3)))
-            await nats.start()
+            deaths = deaths_in_a_row(deaths, time.monotonic() - began)
+            wait_s = pause_s(deaths)
+            self._say("up", f"nats-server ended: {why(code)}; again on the same files in {wait_s:.1f} s")
+            await asyncio.sleep(wait_s)
+            began = time.monotonic()
+            try:
+                await nats.start()
+            except NatsServerError as error:
+                self._say("up", str(error))
+                continue
+            self._say("up", f"nats-server is back, ready in {time.monotonic() - began:.1f} s")
 
-    async def _ready(self) -> bool:
-        """Wait until every service says that it is ready; False when it was stopped before."""
-        host = "127.0.0.1" if self._environment.host == "0.0.0.0" else self._environment.host
-        waiting = {**self._health, "gateway": self._environment.port}
-        until = time.monotonic() + READY_WITHIN_S
-        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-            while waiting and not self._stop.is_set():
-                for name, port in list(waiting.items()):
-                    with contextlib.suppress(httpx.HTTPError):
-                        if (await client.get(f"http://{host}:{port}/readyz")).status_code == 200:
-                            del waiting[name]
-                if time.monotonic() > until:
-                    logs = self._environment.data_dir / "logs"
-                    raise CannotStart(
-                        f"not ready within {READY_WITHIN_S:.0f} s: {', '.join(waiting)}; their logs are in {logs}"
-                    )
-                await asyncio.sleep(LOOK_EVERY_S)
-        return not self._stop.is_set()
-
-    def _summary(self, nats: NatsServer | None) -> None:
+    def _tell(self, roster: Roster, url: str) -> None:
         environment = self._environment
-        host = "localhost" if environment.host in {"127.0.0.1", "0.0.0.0"} else environment.host
-        base = f"http://{host}:{environment.port}"
-        table = Table.grid(padding=(0, 2))
-        table.add_row("API", f"{base}   docs {base}/docs   metrics {base}/metrics")
-        where = "embedded, its files in " + str(environment.data_dir / "nats") if nats is not None else "yours"
-        table.add_row("NATS", f"{self._nats_url}   ({where})")
-        table.add_row("models", self._models())
-        table.add_row("health", "   ".join(f"{name} :{port}" for name, port in self._health.items()))
-        table.add_row("logs", str(environment.data_dir / "logs"))
-        self._console.print(f"\n[bold]Segue {version()}[/bold]")
-        self._console.print(table)
-        self._console.print(
-            f"\n[bold green]ready[/bold green] in {time.monotonic() - self._began:.1f} s. In another terminal:\n"
-            f'  {self._segue()} ask "What is the capital of France?"\n'
-            f"  {self._segue()} check\n"
-            "Ctrl-C stops everything.\n"
-        )
+        files = summary.shown(environment.data_dir / "nats")
+        for line in summary.lines(
+            environment,
+            roster,
+            nats=f"{url}, embedded, files in {files}" if self._nats is not None else url,
+            models=summary.models(environment, self._loaded.configuration, simulated=roster.simulated),
+            version=version(),
+            took_s=time.monotonic() - self._began_s,
+            command=_command(),
+        ):
+            self._console.print(line)
 
-    @staticmethod
-    def _segue() -> str:
-        beside = Path(sys.executable).with_name("segue")
-        with contextlib.suppress(ValueError):
-            return str(beside.relative_to(Path.cwd()))
-        return str(beside)
+    async def _end(self, roster: Roster | None, keeper: "asyncio.Task[None] | None") -> None:
+        """Stop everything in order, at once when asked again."""
+        began = time.monotonic()
+        in_order = asyncio.create_task(self._supervisor.stop(_groups(roster)))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({in_order, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not in_order.done():
+            in_order.cancel()
+            await self._supervisor.close()
+        hurry.cancel()
+        await asyncio.gather(in_order, hurry, return_exceptions=True)
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+        if self._nats is not None:
+            await self._nats.stop(NATS_WITHIN_S)
+        self._console.print(f"stopped in {time.monotonic() - began:.1f} s")
 
-    def _models(self) -> str:
-        environment = self._environment
-        if environment.openai_base_url is not None:
-            return f"every text role at {environment.openai_base_url}"
-        if self._simulated:
-            return "[yellow]simulated[/yellow]: set OPENROUTER_API_KEY or SEGUE_OPENAI_BASE_URL for real ones"
-        if environment.simulator_url is not None:
-            return f"[yellow]simulated[/yellow] at {environment.simulator_url}"
-        return "OpenRouter"
+
+def _groups(roster: Roster | None) -> list[tuple[list[str], float]]:
+    if roster is None:
+        return []
+    return [
+        ([roster.gateway.name], GATEWAY_BY_S),
+        ([member.name for member in roster.services], SERVICES_BY_S),
+        ([member.name for member in roster.simulator], SIMULATOR_BY_S),
+    ]
+
+
+def _command() -> str:
+    """Return how this user calls `segue`."""
+    beside = Path(sys.executable).with_name("segue.exe" if os.name == "nt" else "segue")
+    return str(summary.shown(beside)) if beside.exists() else f"{sys.executable} -m cli"
