@@ -1,8 +1,10 @@
 """What the master AI is asked for, and how its answer is read. Pure."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from pydantic import JsonValue
@@ -20,6 +22,8 @@ MAX_REPAIRS: Final = 2
 MAX_PLANNED_TASKS: Final = 12
 HISTORY_TOKENS: Final = 2_000
 PLAN_TOKENS: Final = 4_000
+MOST_BRACES_TRIED: Final = 50
+"""For the beginning of a plan in a model's answer: prose before it may have some too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,25 @@ def plan_call(
 
 def read_plan(text: str, catalogue: Catalogue) -> Valid | Invalid:
     """Return the workflow that a model wrote, or every problem with it. Prose around the JSON is ignored."""
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
-        return Invalid((Problem("$", "not_json", "the answer contains no JSON object"),))
-    try:
-        document = json.loads(text[start : end + 1])
-    except ValueError as error:
-        return Invalid((Problem("$", "not_json", f"the answer is not valid JSON: {error}"),))
-    return validate(document, catalogue)
+    document = _document_in(text)
+    return Invalid((document,)) if isinstance(document, Problem) else validate(document, catalogue)
+
+
+def _document_in(text: str) -> dict[str, JsonValue] | Problem:
+    """Return the first JSON object in a text that has a workflow, or why there is none: what was understood longest."""
+    decoder = json.JSONDecoder()
+    other: dict[str, JsonValue] | None = None
+    furthest, trouble = -1, "the answer contains no JSON object"
+    for brace in islice(re.finditer(r"\{", text), MOST_BRACES_TRIED):
+        try:
+            found, _ = decoder.raw_decode(text, brace.start())
+        except json.JSONDecodeError as error:
+            if error.pos > furthest:
+                furthest, trouble = error.pos, f"the answer is not valid JSON: {error}"
+        except RecursionError:
+            return Problem("$", "not_json", "the answer is not valid JSON: values within values, too deep to read")
+        else:
+            if "workflow" in found:
+                return dict(found)
+            other = found if other is None else other
+    return other if other is not None and furthest < 0 else Problem("$", "not_json", trouble)

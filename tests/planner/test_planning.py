@@ -1,0 +1,191 @@
+"""What the master AI is asked for, and how whatever it answers is read."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it ships no types
+
+from services.planner.planning import (
+    HISTORY_TOKENS,
+    MAX_PLANNED_TASKS,
+    Offer,
+    opening,
+    plan_call,
+    read_plan,
+    repair,
+    schema,
+)
+from shared.contracts.commands import Spent
+from shared.contracts.ids import Category, Lane, Purpose
+from shared.contracts.message import ChatMessage, Run
+from shared.conversation import tokens_of, user_message
+from shared.workflows.validation import Invalid, Problem, Valid
+from tests.contracts.strategies import VALUES
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+RUN = Run(run_id="r1", tenant="acme", born_at=NOW, deadline_at=NOW + timedelta(seconds=300))
+OFFER = Offer({"thinking_ai": "hard tasks", "code_ai": "code"}, ("seo", "storytelling"))
+PLAN: dict[str, Any] = {
+    "workflow": [
+        {
+            "type": "linear",
+            "tasks": [
+                {"model": "code_ai", "prompt": "Write it", "output_variable": "code", "config": {"addons": []}},
+                {"model": "thinking_ai", "prompt": "Judge", "output_variable": "view", "config": {"addons": ["seo"]}},
+            ],
+        },
+        {
+            "type": "inline",
+            "tasks": [
+                {"model": "code_ai", "prompt": "{code}{view}", "output_variable": "end", "config": {"addons": []}},
+            ],
+        },
+    ]
+}
+JSON = json.dumps(PLAN)
+
+
+def test_the_schema_takes_a_plan_and_no_other_names() -> None:
+    wanted = Draft202012Validator(schema(OFFER))
+    wanted.validate(PLAN)
+    for field, value in (("model", "gpt"), ("config", {"addons": ["sea"]}), ("extra", 1)):
+        wrong = json.loads(JSON)
+        wrong["workflow"][0]["tasks"][0][field] = value
+        assert list(wanted.iter_errors(wrong)), field
+
+
+def test_the_schema_is_in_the_strict_subset() -> None:
+    """What providers take as strict: every object is closed and requires all that it may have."""
+
+    def look(part: Any) -> None:
+        if isinstance(part, dict):
+            if part.get("type") == "object":
+                assert part["additionalProperties"] is False
+                assert sorted(part["required"]) == sorted(part["properties"])
+            for inner in part.values():
+                look(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                look(inner)
+
+    look(schema(OFFER))
+
+
+def test_the_opening_says_what_there_is() -> None:
+    asked = opening("You plan.", OFFER, (), user_message("Build me a shop"))
+    assert [message.role for message in asked] == ["system", "user"]
+    system = str(asked[0].content)
+    assert system.startswith("You plan.\n\n")
+    assert "- code_ai: code\n- thinking_ai: hard tasks\n" in system
+    assert "seo, storytelling" in system
+    assert f"At most {MAX_PLANNED_TASKS} tasks" in system
+    assert asked[-1].content == "Build me a shop"
+
+
+def test_the_opening_takes_the_end_of_the_session() -> None:
+    history = [ChatMessage(role=role, content="x" * 2_000) for _ in range(20) for role in ("user", "assistant")]
+    asked = opening("You plan.", OFFER, history, user_message("go on"))
+    assert 0 < len(asked) - 2 < len(history)
+    assert asked[1].role == "user"
+    assert sum(map(tokens_of, asked[1:-1])) <= HISTORY_TOKENS
+
+
+def test_a_plan_is_asked_for_as_a_decision() -> None:
+    messages = opening("You plan.", OFFER, (), user_message("x"))
+    call = plan_call(RUN, "thinking_ai", messages, OFFER, 2, Spent(calls=3))
+    assert (call.call, call.purpose, call.lane, call.role) == ("plan-2", Purpose.DECISION, Lane.TEXT, "thinking_ai")
+    assert (call.category, call.spent, call.messages) == (Category.H, Spent(calls=3), messages)
+    assert call.response_schema == schema(OFFER)
+    assert call.response_schema_name == "segue_workflow"
+
+
+def test_a_repair_hands_back_the_answer_with_its_problems() -> None:
+    asked = opening("You plan.", OFFER, (), user_message("x"))
+    problems = tuple(Problem(f"$.workflow[{n}]", "odd", f"number {n} is odd") for n in range(30))
+    again = repair(asked, "y" * 50_000, problems)
+    assert again[: len(asked)] == asked
+    answered, wanted = again[len(asked) :]
+    assert (answered.role, len(str(answered.content))) == ("assistant", 20_000)
+    assert wanted.role == "user"
+    assert "- $.workflow[0]: number 0 is odd\n" in str(wanted.content)
+    assert str(wanted.content).count("is odd") == 20
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        JSON,
+        json.dumps(PLAN, indent=2),
+        f"\ufeff{JSON}",
+        f"```json\n{JSON}\n```",
+        f"Here is the plan:\n\n{JSON}\n\nIt runs two tasks side by side.",
+        f'<think>Perhaps {{topic}}, or {{}}? Or {{"a": 1}}.</think>{JSON}',
+        f"I put {{code}} and {{view}} together: {JSON} and {{end}} is the result.",
+        JSON + JSON,
+        JSON + "}",
+    ],
+)
+def test_prose_around_a_plan_does_not_matter(answer: str) -> None:
+    checked = read_plan(answer, OFFER.catalogue)
+    assert isinstance(checked, Valid)
+    assert checked.workflow.model_dump(exclude_none=True, exclude_defaults=True)["workflow"][1]["tasks"][0] == {
+        "model": "code_ai", "prompt": "{code}{view}", "output_variable": "end",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "says"),
+    [
+        ("", "not_json", "no JSON object"),
+        ("I cannot do that.", "not_json", "no JSON object"),
+        ("[1, 2]", "not_json", "no JSON object"),
+        (JSON[:-1], "not_json", "Expecting ',' delimiter"),
+        (JSON[:90], "not_json", "not valid JSON"),
+        (JSON.replace('"', "'"), "not_json", "not valid JSON"),
+        ('{"workflow": [,]}', "not_json", "char 14"),
+        ("{" * 100_000, "not_json", "not valid JSON"),
+        ('{"workflow": ' + "[" * 100_000, "not_json", "too deep"),
+        ('{"workflow": ' + '{"a":' * 100_000, "not_json", "too deep"),
+        ('{"queues": []}', "missing", "Field required"),
+        ("{}", "missing", "Field required"),
+        ('{"workflow": NaN}', "not_finite", "nan"),
+        ('{"workflow": [{"type": "\\ud83d"}]}', "not_text", "half of a character"),
+        (JSON.replace("code_ai", "kode_ai", 1), "unknown_model", "did you mean 'code_ai'?"),
+        (JSON.replace("{code}", "{end}"), "circular_variable", "own output"),
+    ],
+)
+def test_what_is_no_plan_says_why(answer: str, code: str, says: str) -> None:
+    checked = read_plan(answer, OFFER.catalogue)
+    assert isinstance(checked, Invalid)
+    assert checked.problems[0].code == code
+    assert says in checked.problems[0].message
+
+
+def test_a_plan_has_a_bound_of_its_own() -> None:
+    task = {"model": "code_ai", "prompt": "x"}
+    plan = {"workflow": [{"type": "linear", "tasks": [task] * (MAX_PLANNED_TASKS + 1)}]}
+    checked = read_plan(json.dumps(plan), OFFER.catalogue)
+    assert isinstance(checked, Invalid)
+    assert [problem.code for problem in checked.problems] == ["too_many_tasks"]
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60) | st.text('{}[]",:workflow1 ', max_size=60) | VALUES.map(json.dumps))
+def test_whatever_a_model_says_is_a_plan_or_has_problems(answer: str) -> None:
+    checked = read_plan(answer, OFFER.catalogue)
+    assert isinstance(checked, Invalid)
+    assert checked.problems
+
+
+@settings(deadline=None)
+@given(at=st.integers(0, len(JSON)), noise=st.text('{}[]",:a1 ', max_size=3), length=st.integers(0, 3))
+def test_a_damaged_plan_is_a_plan_or_has_problems(at: int, noise: str, length: int) -> None:
+    checked = read_plan(JSON[:at] + noise + JSON[at + length :], OFFER.catalogue)
+    if isinstance(checked, Invalid):
+        assert checked.problems
+    else:
+        assert 0 < sum(len(queue.tasks) for queue in checked.workflow.workflow) <= 3
