@@ -24,6 +24,8 @@ from shared.workflows.validation import unnamed_output
 KEPT_SESSION_CHARS = 4_000_000
 """A session keeps its latest turns within this, which is more than any model of 2026 can read (900,000 tokens)."""
 
+UNSAID = Fault(type="fatal", code="unknown", message="the call failed and did not say why")
+
 
 def of_answer(settled: CallSettled, now: datetime) -> RunEnded:
     """Return the end of a run that one call answers."""
@@ -34,7 +36,7 @@ def of_answer(settled: CallSettled, now: datetime) -> RunEnded:
         outcome="completed" if answered else "failed",
         category=settled.category,
         text=settled.text,
-        fault=settled.fault,
+        fault=None if answered else settled.fault or UNSAID,
         note=settled.note,
         role=settled.role,
         model=settled.model,
@@ -98,8 +100,8 @@ def first_fault(workflow: Workflow, settled: Mapping[str, CallSettled]) -> tuple
     """Return the first task in the plan's order that failed, by its output's name, and why."""
     for name, output, _ in named_tasks(workflow):
         call = settled.get(name)
-        if call is not None and call.fault is not None:
-            return output, call.fault
+        if call is not None and call.outcome == "failed":
+            return output, call.fault or UNSAID
     return None
 
 
@@ -122,7 +124,9 @@ def of_workflow(
     failure = first_fault(workflow, settled)
     last = next((settled[name] for name, _, _ in reversed(named_tasks(workflow)) if name in settled), None)
     orchestrated = planned.source == "model"
-    text = final.text if final is not None and final.outcome == "answered" else None
+    presented = final is not None and final.outcome == "answered" and bool(final.text)
+    speaker = final if presented else last
+    text = final.text if final is not None and presented else None
     if text is None and orchestrated and failure is None:
         text = _joined(workflow, put_out)
     return RunEnded(
@@ -133,8 +137,8 @@ def of_workflow(
         acknowledgement=acknowledgement,
         result={**workflow.variables, **put_out},
         fault=None if failure is None else _told(*failure),
-        role=(final or last).role if (final or last) is not None else None,  # type: ignore[union-attr]  # checked just before
-        model=(final or last).model if (final or last) is not None else None,  # type: ignore[union-attr]  # checked just before
+        role=speaker.role if speaker is not None else None,
+        model=speaker.model if speaker is not None else None,
         spent=spent,
         ended_at=now,
     )
@@ -194,19 +198,20 @@ def turn_of(accepted: RunAccepted, ended: RunEnded) -> Turn | None:
     )
 
 
-def with_turn(session: Session | None, turn: Turn | None, run_id: str, now: datetime) -> Session | None:
+def with_turn(session: Session | None, turn: Turn | None, run_id: str) -> Session | None:
     """Return the session with a run's turn in it exactly once, in the order of asking; None when it is so already.
 
     A `turn` of None takes away what an earlier try may have written for this run.
     """
-    there = session or Session(created_at=turn.asked_at if turn is not None else now)
-    others = tuple(other for other in there.turns if other.run_id != run_id)
-    turns = others if turn is None else tuple(sorted((*others, turn), key=lambda one: one.asked_at))
-    if session is not None and turns == session.turns:
-        return None
-    if session is None and turn is None:
-        return None
-    return there.model_copy(update={"turns": _latest(turns)})
+    others = tuple(other for other in session.turns if other.run_id != run_id) if session is not None else ()
+    turns = others if turn is None else _latest(tuple(sorted((*others, turn), key=_order)))
+    if session is None:
+        return None if turn is None else Session(created_at=turn.asked_at, turns=turns)
+    return None if turns == session.turns else session.model_copy(update={"turns": turns})
+
+
+def _order(turn: Turn) -> tuple[datetime, str]:
+    return turn.asked_at, turn.run_id
 
 
 def _latest(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:

@@ -211,7 +211,7 @@ class Finisher:
         await self.bus.sessions.update(
             f"{run.tenant}.{run.session_id}",
             Session,
-            lambda session: assembly.with_turn(session, turn, run.run_id, ended.ended_at),
+            lambda session: assembly.with_turn(session, turn, run.run_id),
             fresh=accepted.request.new_session,
         )
 
