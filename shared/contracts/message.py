@@ -40,7 +40,7 @@ class Message(Part):
 
 
 def _reasons(error: ValidationError) -> str:
-    """Return what is wrong by its place, never what was written there. Of another version: only that, all may differ."""
+    """Return what is wrong by its place, never what was written there. Of another version everything may be wrong."""
     problems = error.errors(include_url=False)
     said = next((problem["input"] for problem in problems if problem["loc"] == ("v",)), None)
     if isinstance(said, int) and 0 <= said < 1_000_000:
