@@ -22,6 +22,7 @@ PIECES: Final = 9
 PIECE_CHARS: Final = 110
 BEFORE_CHARS: Final = 140
 EXCERPTED_CHARS: Final = 40_000
+HASHED_CHARS: Final = 4_000
 
 _OPENINGS: Final = ('You asked: "{}".', 'On your request "{}":', 'About "{}":', 'To answer "{}":')
 _SENTENCES: Final = (
@@ -36,7 +37,7 @@ _CLOSINGS: Final = (
     "This is enough to decide on the next step.",
     "If one of these is wrong, say so and the rest changes with it.",
 )
-_WORD: Final = re.compile(r"[^\W\d_][\w'’-]{3,}")
+_AROUND_WORDS: Final = ".,;:!?\"'“”‘’()[]{}<>*_#`/\\|-=…"
 _TAG: Final = re.compile(r"^\s*</?[\w-]+(?:\s[^<>]*)?>\s*$")
 
 
@@ -54,8 +55,9 @@ class Answer(NamedTuple):
 def chance_of(request: ChatRequest, seed: int) -> int:
     """Return the number, 32 bits, that decides wherever there is a choice."""
     text = request.text
-    said = f"{request.model}\0{request.earlier_turns}\0{len(text)}\0{text[:4_000]}\0{text[-2_000:]}"
-    return zlib.crc32(said.encode("utf-8", "surrogatepass"), seed & 0xFFFFFFFF)
+    said = text if len(text) <= HASHED_CHARS else f"{text[:HASHED_CHARS]}{len(text)}{text[-HASHED_CHARS:]}"
+    start = zlib.crc32(request.model.encode("utf-8", "surrogatepass"), seed + request.earlier_turns & 0xFFFFFFFF)
+    return zlib.crc32(said.encode("utf-8", "surrogatepass"), start)
 
 
 def answer(
@@ -132,12 +134,12 @@ def _tail(text: str) -> str:
 
 def named(question: str) -> str:
     """Return three words of a question, as a list in words."""
-    found: dict[str, None] = {}
-    for match in _WORD.finditer(question):
-        word = match[0]
-        if word.lower() not in DULL:
-            found[word] = None
+    found: list[str] = []
+    for piece in question.split():
+        word = piece.strip(_AROUND_WORDS)
+        if len(word) > 3 and word not in found and word.lower() not in DULL:
+            found.append(word)
             if len(found) == 3:
                 break
-    words = list(found) or ["the question itself", "what was said before"]
+    words = found or ["the question itself", "what was said before"]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -21,6 +21,8 @@ PORT_VARIABLE: Final = "SEGUE_SIMULATOR_PORT"
 IDLE_CONNECTION_S: Final = 75
 LET_GO_AFTER_S: Final = 0.5
 STOP_WITHIN_S: Final = 5
+RARE_COLLECTIONS: Final = (50_000, 50, 1_000)
+"""The ledger keeps what it allocates, and little else is in cycles: walking it often would only make answers late."""
 
 
 class PortTaken(OSError):
@@ -108,6 +110,7 @@ async def _serve(listener: socket.socket, profile: str, seed: int, ready: Callab
     server.stop_on(signal.SIGTERM, signal.SIGINT)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*RARE_COLLECTIONS)
     ready()
     await server._serve([listener])
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 from simulator.chat_request import Unreadable, read
 from simulator.exchange import JSON, Exchange, Gone, TooLarge
 from simulator.openrouter import catalogue, wire
-from simulator.openrouter.delivery import serve
+from simulator.openrouter.delivery import at_once, serve
 from simulator.openrouter.turn import CHAT, PREFIX, begin
 from simulator.simulation import Simulation
 
@@ -64,6 +64,10 @@ class OpenRouter:
             await exchange.respond(400, wire.error_body(400, request.message), JSON)
             return
         turn = begin(self.simulation, exchange, request)
+        whole = at_once(turn)
+        if whole is not None:
+            await exchange.respond(200, whole, JSON, turn.id_header)
+            return
         try:
             await serve(turn)
         finally:  # the client went before a delay, a first token or a piece

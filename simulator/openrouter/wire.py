@@ -5,6 +5,8 @@ Written by hand from parts: a benchmark's provider must cost next to nothing. `t
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final
 
 from simulator.answers import Answer
@@ -62,22 +64,29 @@ def completion(
 ) -> bytes:
     """Return a whole answer. `error`: the JSON of `choices[0].error`."""
     finish = "error" if error else answer.finish_reason
-    refusal = json.dumps(answer.refusal) if answer.refusal is not None else "null"
+    content = quoted(answer.text) if answer.text is not None else "null"
+    refusal = quoted(answer.refusal) if answer.refusal is not None else "null"
     wrong = f',"error":{error}' if error else ""
     return (
-        f'{{"id":"{generation_id}","provider":"{PROVIDER}","model":{json.dumps(model)},"object":"chat.completion",'
-        f'"created":{created},"choices":[{{"logprobs":null,"finish_reason":"{finish}","native_finish_reason":"{finish}",'
-        f'"index":0,"message":{{"role":"assistant","content":{json.dumps(answer.text)},"refusal":{refusal},'
-        f'"reasoning":null}}{wrong}}}]{_used(used)}}}'
+        f'{_head(generation_id, created, model, "chat.completion")}{{"logprobs":null,"finish_reason":"{finish}",'
+        f'"native_finish_reason":"{finish}","index":0,"message":{{"role":"assistant","content":{content},'
+        f'"refusal":{refusal},"reasoning":null}}{wrong}}}]{_used(used)}}}'
     ).encode()
 
 
 def without_choices(generation_id: str, created: int, model: str, used: str | None) -> bytes:
     """Return an answer that has no choices."""
-    return (
-        f'{{"id":"{generation_id}","provider":"{PROVIDER}","model":{json.dumps(model)},"object":"chat.completion",'
-        f'"created":{created},"choices":[]{_used(used)}}}'
-    ).encode()
+    return f"{_head(generation_id, created, model, 'chat.completion')}]{_used(used)}}}".encode()
+
+
+def _head(generation_id: str, created: int, model: str, kind: str) -> str:
+    """Return a document's beginning, up to its list of choices."""
+    return f'{{"id":"{generation_id}",{_origin(model)},"object":"{kind}","created":{created},"choices":['
+
+
+@lru_cache(maxsize=256)
+def _origin(model: str) -> str:
+    return f'"provider":"{PROVIDER}","model":{quoted(model)}'
 
 
 def _used(used: str | None) -> str:
@@ -90,15 +99,12 @@ class Chunks:
     __slots__ = ("_head",)
 
     def __init__(self, generation_id: str, created: int, model: str) -> None:
-        self._head = (
-            f'data: {{"id":"{generation_id}","provider":"{PROVIDER}","model":{json.dumps(model)},'
-            f'"object":"chat.completion.chunk","created":{created},"choices":['
-        )
+        self._head = f"data: {_head(generation_id, created, model, 'chat.completion.chunk')}"
 
     def text(self, piece: str, finish: str | None = None) -> bytes:
         reason = f'"{finish}"' if finish else "null"
         return (
-            f'{self._head}{{"index":0,"delta":{{"role":"assistant","content":{json.dumps(piece)}}},'
+            f'{self._head}{{"index":0,"delta":{{"role":"assistant","content":{quoted(piece)}}},'
             f'"finish_reason":{reason},"native_finish_reason":{reason},"logprobs":null}}]}}\n\n'
         ).encode()
 
