@@ -148,9 +148,8 @@ async def measure(system: System, name: str, arguments: argparse.Namespace) -> N
         print(f"1 in flight       {quantiles(alone.took_s)} (mean {1000 * statistics.mean(alone.took_s):.1f})")
         print(f"{arguments.rate:3.0f}/s             {quantiles(steady.took_s)}")
         print(f"most requests/s   {most} ({arguments.at_once} at once: {quantiles(busy.took_s)})")
-        print(
-            f"CPU ms a request  {sum(ours.values()):.2f}: {named(ours, 2)}; beside it: simulator {spent['simulator']:.2f}"
-        )
+        print(f"CPU ms a request  {sum(ours.values()):.2f}: {named(ours, 2)}")
+        print(f"beside it         simulator {spent['simulator']:.2f}")
         print(f"durable writes    {sum(durable.values()):.1f} a request: {named(durable, 1)}")
         print(f"resident MB       {named({who: resident_mb(pid) for who, pid in running.items()}, 0)}")
 

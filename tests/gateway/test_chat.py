@@ -33,6 +33,7 @@ async def test_a_message_is_answered(stage: Stage) -> None:
             "run_id": run.run_id,
             "acknowledgement": None,
             "cost_usd": 0.0125,
+            "cost_known": True,
             "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
             "took_s": body["took_s"],
             "simulated": True,

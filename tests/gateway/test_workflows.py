@@ -54,6 +54,7 @@ async def test_a_workflow_is_run(stage: Stage) -> None:
             "execution_time": body["execution_time"],
             "run_id": command.run.run_id,
             "cost_usd": 0.0125,
+            "cost_known": True,
             "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
             "simulated": True,
             "calls": 2,

@@ -32,6 +32,7 @@ def to_chat(ended: RunEnded) -> Answer:
             run_id=ended.run.run_id,
             acknowledgement=ended.acknowledgement,
             cost_usd=spent.cost_usd,
+            cost_known=spent.cost_known,
             usage=UsageBody.of(spent.usage),
             took_s=_took_s(ended),
             simulated=spent.simulated,
@@ -54,6 +55,7 @@ def to_workflow(ended: RunEnded) -> Answer:
             execution_time=_took_s(ended),
             run_id=ended.run.run_id,
             cost_usd=spent.cost_usd,
+            cost_known=spent.cost_known,
             usage=UsageBody.of(spent.usage),
             simulated=spent.simulated,
             calls=spent.calls,
@@ -89,6 +91,7 @@ def _failure(ended: RunEnded) -> RunFailure:
         error=None if fault is None else ErrorBody(type=fault.type, code=fault.code, message=fault.message),
         result=ended.result,
         cost_usd=ended.spent.cost_usd,
+        cost_known=ended.spent.cost_known,
     )
 
 

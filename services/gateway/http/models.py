@@ -73,6 +73,7 @@ class ChatAnswer(Body):
     run_id: str
     acknowledgement: str | None = Field(description="What the caller was told at once, for orchestrated requests.")
     cost_usd: float
+    cost_known: bool = Field(default=True, description="False: some call's price is not known, so the cost is more.")
     usage: UsageBody
     took_s: float
     simulated: bool = Field(description="A simulated provider answered, at least in part.")
@@ -88,6 +89,7 @@ class WorkflowAnswer(Body):
     execution_time: float = Field(description="Seconds.")
     run_id: str
     cost_usd: float
+    cost_known: bool = Field(default=True, description="False: some call's price is not known, so the cost is more.")
     usage: UsageBody
     simulated: bool
     calls: NonNegativeInt
@@ -125,6 +127,7 @@ class RunFailure(Body):
     error: ErrorBody | None = None
     result: dict[str, JsonValue] | None = None
     cost_usd: float = 0.0
+    cost_known: bool = True
 
 
 class SessionMessage(Body):
