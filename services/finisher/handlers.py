@@ -164,6 +164,9 @@ class Finisher:
             result = assembly.outputs(story.planned.workflow, story.tasks)
         open_calls = await self._open_calls(run)
         waited_for = assembly.waits_for(story.accepted, story.category, story.planned, open_calls)
+        settled = {**story.decisions, **story.tasks, **story.answers}
+        if failed := [f"{name!r} ({call.fault.code})" for name, call in settled.items() if call.fault is not None]:
+            waited_for = f"{waited_for}, after {', '.join(failed[:3])} failed"
         return assembly.of_deadline(run, category, story.spent(), waited_for, result, self.now())
 
     async def _open_calls(self, run: Run) -> list[str]:
