@@ -148,7 +148,10 @@ async def world(own_nats_server: NatsServer) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def begin(world: World) -> AsyncIterator[Begin]:
-    """`world = await begin(roles=[...], fallbacks={...}, policy=...)`: everything in place, the executor at work."""
+    """`world = await begin(roles=[...], fallbacks={...}, policy=...)`: everything in place, the executor at work.
+
+    With `takes=False` it takes nothing by itself: a test hands it deliveries.
+    """
     providers = Providers()
     bus, provider = world.bus, world.provider
 
@@ -156,6 +159,7 @@ async def begin(world: World) -> AsyncIterator[Begin]:
         roles: Sequence[str] = ("medium_ai", "fast_ai"),
         fallbacks: Mapping[str, Sequence[str]] | None = None,
         policy: Policy | None = None,
+        takes: bool = True,
         routes: Mapping[str, Route] | None = None,
         **fields: Any,
     ) -> World:
@@ -173,7 +177,7 @@ async def begin(world: World) -> AsyncIterator[Begin]:
         bus.on_reconnect.append(executor.claims.reconnected)
         for lane in (Lane.TEXT, Lane.CONTROL):
             world.pulls.append(pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16))
-        for pull in world.pulls:
+        for pull in world.pulls if takes else ():
             bus.on_reconnect.append(pull.on_reconnect)
             await pull.start()
         return world
