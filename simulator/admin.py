@@ -1,6 +1,8 @@
 """The API under `/__sim/`: faults, latency, ledger. What it is sent is validated, and named when wrong."""
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -70,11 +72,15 @@ class Admin:
             case "DELETE", "ledger":
                 simulation.ledger.clear()
                 return simulation.ledger.shown()
+            case "GET", "process":
+                return {"pid": os.getpid(), "cpu_s": time.process_time()}
             case "POST", "reset":
                 simulation.reset(self._first_profile)
                 return self._shown_profile()
             case _:
-                known = "faults (GET, POST, DELETE), profile (GET, POST), ledger (GET, DELETE), reset (POST)"
+                known = (
+                    "faults (GET, POST, DELETE), profile (GET, POST), ledger (GET, DELETE), process (GET), reset (POST)"
+                )
                 raise Wrong(f"nothing at {method} {PREFIX}{what}; known: {known}", 404)
         return {"faults": [scheduled.shown() for scheduled in simulation.script.scheduled]}
 

@@ -13,7 +13,7 @@ from simulator.chat_request import CHARS_PER_TOKEN, ChatRequest, tokens_of
 from simulator.letters import letter
 from simulator.plans import BrokenPlan, plan
 from simulator.schemas import instance
-from simulator.vocabulary import DULL
+from simulator.vocabulary import ACTIONS, DULL
 
 MARK: Final = "[simulated] "
 WHOLE_CHARS: Final = 320
@@ -25,6 +25,8 @@ EXCERPTED_CHARS: Final = 40_000
 HASHED_CHARS: Final = 4_000
 
 _OPENINGS: Final = ('You asked: "{}".', 'On your request "{}":', 'About "{}":', 'To answer "{}":')
+_QUOTING: Final = tuple(opening.partition("{")[0] for opening in _OPENINGS)
+"""How an answer begins; left out when an answer is quoted, so that quotations of quotations still show their matter."""
 _SENTENCES: Final = (
     "What matters here is {}, and each depends on what you want to reach.",
     "Three things decide it: {}; begin with the first and check the others against it.",
@@ -37,6 +39,7 @@ _CLOSINGS: Final = (
     "This is enough to decide on the next step.",
     "If one of these is wrong, say so and the rest changes with it.",
 )
+_DULL: Final = DULL | ACTIONS
 _AROUND_WORDS: Final = ".,;:!?\"'“”‘’()[]{}<>*_#`/\\|-=…"
 _TAG: Final = re.compile(r"^\s*</?[\w-]+(?:\s[^<>]*)?>\s*$")
 
@@ -123,9 +126,11 @@ def restated(text: str) -> str:
 def shortened(text: str, chars: int) -> str:
     """Return the beginning of a text on one line, cut between words, without the mark."""
     line = " ".join(text[: chars * 2].replace(MARK, "").split())
+    for opening in _QUOTING:
+        line = line.removeprefix(opening)
     if len(line) <= chars and len(text) <= chars * 2:
         return line
-    return f"{line[:chars].rsplit(' ', 1)[0]} …"
+    return f"{line[:chars].rsplit(' ', 1)[0].rstrip(' /…')} …"
 
 
 def _tail(text: str) -> str:
@@ -137,7 +142,7 @@ def named(question: str) -> str:
     found: list[str] = []
     for piece in question.split():
         word = piece.strip(_AROUND_WORDS)
-        if len(word) > 3 and word not in found and word.lower() not in DULL:
+        if len(word) > 3 and word not in found and word.lower() not in _DULL:
             found.append(word)
             if len(found) == 3:
                 break

@@ -62,6 +62,10 @@ class Simulator:
         """Set the latency profile: a named one, with changes such as `first_token_ms=50`."""
         return await self._asked("POST", "/profile", {"name": name, **changes})
 
+    async def cpu_s(self) -> float:
+        """Return how much processor time the simulator has used: what a benchmark takes away from its sum."""
+        return float((await self._asked("GET", "/process"))["cpu_s"])
+
     async def reset(self) -> None:
         """Go back to the beginning: no faults, an empty ledger, the profile of the start."""
         await self._asked("POST", "/reset")

@@ -147,10 +147,11 @@ HARD: Final = words(
 )
 
 DULL: Final = words(
-    """about above after again also answer asked because been before being below could does doing down each every from
-    give have having here into just like make more most much must need only other over please same should show some
-    such tell than that their them then there these they this those through under very want were what when where which
-    while whom will with would write your you’re simulated request results earlier said"""
+    """about above after again also answer asked back because been before being below could complete does doing down
+    each every from give have having here into just like make more most much must need only other over please
+    same should show some such tell than that their them then there these they this those through under very
+    want were what when where which while whom will with would write your you’re simulated request results
+    earlier said"""
 )
 """Words that say nothing about what a question is about."""
 

@@ -67,6 +67,19 @@ async def test_the_last_entries_alone(http: httpx.AsyncClient, sim: Simulator) -
         assert (await client.get(f"{sim.address}/__sim/nothing")).status_code == 404
 
 
+async def test_a_small_request_costs_little(http: httpx.AsyncClient, sim: Simulator) -> None:
+    """Well under a millisecond of processor time, by its own measure: a benchmark's provider must not count.
+
+    A generous bound, for busy machines: about 0.15 ms is normal, and anything that walks the ledger is far above.
+    """
+    for _ in range(50):
+        await http.post("/chat/completions", json=asking())
+    before = await sim.cpu_s()
+    for number in range(300):
+        await http.post("/chat/completions", json=asking(f"What is {number} plus one?"))
+    assert (await sim.cpu_s() - before) / 300 < 0.001
+
+
 def test_it_is_bounded_and_says_what_it_let_go() -> None:
     ledger = Ledger(kept=3)
     for number in range(5):
