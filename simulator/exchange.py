@@ -78,7 +78,8 @@ class Exchange:
 
     async def respond(self, status: int, body: bytes, *headers: Header) -> None:
         """Send a whole response, in one piece."""
-        self.connection.hold()
+        if self.scope["method"] != "HEAD":  # no body follows then
+            self.connection.hold()
         length = (b"content-length", b"%d" % len(body))
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await self._send({"type": "http.response.body", "body": body})

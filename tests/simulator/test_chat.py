@@ -191,6 +191,7 @@ async def test_other_paths_and_methods(http: httpx.AsyncClient, sim: Simulator) 
     assert (await http.get("/nothing")).status_code == 404
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{sim.address}/")).status_code == 404
+        assert (await client.head(f"{sim.address}/healthz")).status_code == 200
 
 
 async def test_models_have_prices_as_strings(http: httpx.AsyncClient) -> None:
