@@ -19,7 +19,8 @@ def ask(client: Client, body: dict[str, Any], console: Console, *, as_json: bool
     if as_json or not console.is_terminal:
         answer = client.post("/chat", body)
         said = json.dumps(answer, indent=2, ensure_ascii=False) if as_json else str(answer["response"])
-        console.out(said, highlight=False)
+        console.file.write(f"{said}\n")  # as it is: tabs, brackets and all
+        console.file.flush()
         return answer
     answer = watched(client, body, console)
     if answer.get("acknowledgement"):

@@ -72,7 +72,7 @@ def _reader(console: Console, *, interactive: bool) -> Read:
 def _table(console: Console, rows: list[tuple[str, ...]]) -> None:
     if not console.is_terminal:
         for row in rows:
-            console.out("\t".join(row), highlight=False)
+            console.file.write("\t".join(row) + "\n")
         return
     table = Table.grid(padding=(0, 2))
     for row in rows:

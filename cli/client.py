@@ -45,9 +45,11 @@ class Client:
     """`with Client(url) as client: client.get("/health")`. Raises `Unreachable`, `Failure`, `WrongAddress`."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
-        self.url = url.rstrip("/")
+        self.url = url
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False)
+            self._http = httpx.Client(
+                base_url=url.rstrip("/"), timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False
+            )
         except httpx.InvalidURL as error:
             raise WrongAddress(f"{url!r} is no address: {error}") from error
 

@@ -16,7 +16,8 @@ def parse(text: str) -> dict[str, str]:
     found = {}
     for line in text.splitlines():
         name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if not equals or name.startswith("#"):
+        name = name.strip()
+        if not equals or not name or name.startswith("#"):
             continue
         value = value.strip()
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
@@ -24,5 +25,5 @@ def parse(text: str) -> dict[str, str]:
         else:
             value = value.partition(" #")[0].rstrip()
         if value:
-            found[name.strip()] = value
+            found[name] = value
     return found

@@ -25,7 +25,7 @@ Say = Callable[[str, bytes | str], None]
 
 def pause_s(deaths: int) -> float:
     """Return how long to wait before starting a child again that has died so many times in a row."""
-    return min(MOST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** max(0, deaths - 1))
+    return min(MOST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(max(0, deaths - 1), 16))
 
 
 def deaths_in_a_row(before: int, ran_s: float) -> int:
@@ -157,11 +157,11 @@ class Supervisor:
     async def close(self) -> None:
         """Kill whoever still runs and let go of everything."""
         self._stopping = True
-        if self._keepers:
-            await asyncio.wait(self._keepers, timeout=LAST_LINES_S)
         for child in self.children:
             if child.process is not None:
                 child.process.kill()
+        if self._keepers:
+            await asyncio.wait(self._keepers, timeout=LAST_LINES_S)
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

@@ -75,6 +75,10 @@ class Nursery:
             )
         self._socket.setblocking(False)
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
     async def start(self, order: Order) -> Process:
         """Have a child forked. Raises `NurseryGone`."""
         loop = asyncio.get_running_loop()
