@@ -99,7 +99,8 @@ def decide(
     elif verdict.repeat and not (following and policy.rules[verdict.type].alternative_first):
         used = sum(1 for one in failed if one.role == last.role and not one.backpressure)
         if used <= policy.rules[verdict.type].retries:
-            wait_s = max(_backoff_s(used, policy, jitter), retry_after_s or 0.0)
+            backoff_s = 0.0 if verdict.at_once and used == 1 else _backoff_s(used, policy, jitter)
+            wait_s = max(backoff_s, retry_after_s or 0.0)
     if wait_s is not None and wait_s + LEAST_ATTEMPT_S <= left_s:
         return Again(last.role, wait_s)
     return Next(following[0]) if following else GiveUp(last.fault)

@@ -45,6 +45,8 @@ class Verdict:
     """The same request to the same model can go otherwise the next time."""
     smaller: bool = False
     """It is repeated with half the answer's length."""
+    at_once: bool = False
+    """The first repetition does not wait: servers close kept connections at any time, even just as one is used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ SAFETY: Final = _SAFETY
 PROVIDER_ERROR: Final = _PROVIDER_ERROR
 CUT: Final = Verdict("transient", "stream_cut")
 UNREACHABLE: Final = Verdict("transient", "unreachable")
-CONNECTION_LOST: Final = Verdict("transient", "connection_lost")
+NOT_SENT: Final = Verdict("transient", "not_sent", at_once=True)
+CONNECTION_LOST: Final = Verdict("transient", "connection_lost", at_once=True)
 TLS: Final = Verdict("persistent", "tls_failed")
 TIMEOUT: Final = Verdict("resource", "timeout")
 SILENCE: Final = Verdict("resource", "silence")
@@ -196,6 +199,7 @@ TABLE: Final[tuple[Row, ...]] = (
     *_rows(Seen.WIRE, {
         "no connection": UNREACHABLE,
         "no TLS": TLS,
+        "connection lost while sending": NOT_SENT,
         "connection lost before the answer": CONNECTION_LOST,
         "stream cut": CUT,
         "silence": SILENCE,

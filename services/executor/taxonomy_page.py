@@ -40,7 +40,8 @@ _THEN = {
 _NOTES = """
 **waits**: the provider said "later", not "no": the call waits as long as it says, for as long as its run has time, and
 no retry is used up. **no repeat**: the same request would fail in the same way, so the next model is asked at once.
-**smaller**: repeated with half of `max_tokens`.
+**smaller**: repeated with half of `max_tokens`. **first at once**: a server may close a kept connection just as it is
+used again, so the first repetition does not wait.
 
 After text has been streamed a failure is a failure: the next attempt announces that it starts again. What was charged
 for an attempt that broke off is unknown unless the provider said so, and flagged, never counted as zero.
@@ -64,6 +65,7 @@ def _line(row: Row) -> str:
         for text, holds in (
             ("waits", verdict.backpressure),
             ("smaller", verdict.smaller),
+            ("first at once", verdict.at_once),
             ("no repeat", not verdict.repeat and row.seen is not Seen.OURS),
         )
         if holds

@@ -143,6 +143,13 @@ def test_jitter_takes_up_to_half_of_a_backoff_and_adds_to_a_retry_after() -> Non
     assert after(RATE, retry_after_s=50.0, jitter=1.0, policy=scattered) == Again("a", 51.0)
 
 
+def test_a_kept_connection_that_died_is_replaced_at_once() -> None:
+    """Once; a server that goes on breaking connections is treated like any other that fails."""
+    assert after(taxonomy.CONNECTION_LOST) == Again("a", 0.0)
+    assert after(taxonomy.CONNECTION_LOST, taxonomy.CONNECTION_LOST) == Again("a", 2.0)
+    assert after(SERVER, taxonomy.NOT_SENT) == Again("a", 2.0)
+
+
 def test_a_role_that_left_the_chain_is_followed_by_the_chain() -> None:
     """The configuration changed while the call waited."""
     assert after(("old", INVALID), chain=("a", "b")) == Next("a")
@@ -192,7 +199,7 @@ def test_it_ends_never_waits_past_the_deadline_and_goes_only_forward(
         role = decision.role
         asked.append(role)
         if isinstance(decision, Again):
-            assert decision.after_s > 0
+            assert decision.after_s > 0 or verdict.at_once
             assert clock_s + decision.after_s + LEAST_ATTEMPT_S <= deadline_s + 1e-9
             clock_s += decision.after_s
     else:

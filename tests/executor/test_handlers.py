@@ -24,7 +24,7 @@ from shared.contracts.ids import Lane, Purpose
 from shared.contracts.message import ChatMessage
 from tests.conftest import eventually
 from tests.executor.conftest import TENANT, Begin, World, call, route, run
-from tests.executor.standin import answer, delta, hang, refuse, streamed, text_stream, when
+from tests.executor.standin import answer, delta, hang, hang_up, refuse, streamed, text_stream, when
 
 
 async def lost(world: World, command: ExecuteCall, number: int, by: str = "dead.claim") -> AttemptStarted:
@@ -100,6 +100,16 @@ async def test_a_short_wait_is_waited_in_place(begin: Begin) -> None:
     assert failed.fault.message == "openrouter (vendor/medium_ai) answered 500: oops"
     assert [one.attempt for one in await world.attempts(command)] == [1, 2]
     assert [seen.headers["x-segue-attempt"] for seen in world.provider.seen] == ["1", "2"]
+
+
+async def test_a_server_that_closes_kept_connections_costs_no_time(begin: Begin) -> None:
+    """It hangs up just as its connection is used again: another attempt on the log, without a wait."""
+    world = await begin(policy=Policy(base_s=30.0, jitter=False))
+    await world.do(call())
+    world.provider.then(hang_up)
+    settled = await world.do(call(), within_s=5)
+    assert (settled.outcome, settled.attempts) == ("answered", 2)
+    assert settled.failed[0].fault.code in {"connection_lost", "not_sent"}
 
 
 async def test_a_429_waits_on_the_bus_as_long_as_the_provider_says(begin: Begin) -> None:

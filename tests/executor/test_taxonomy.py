@@ -13,7 +13,7 @@ from services.executor.taxonomy_page import render
 
 NOW_S = 1_790_000_000.0
 
-# (where, signal, type, code, flags): b backpressure, r worth repeating, s smaller
+# (where, signal, type, code, flags): b backpressure, r worth repeating, s smaller, a first at once
 EXPECTED = """
 error_type context_length_exceeded resource context_too_long -
 error_type max_tokens_exceeded resource answer_length rs
@@ -98,7 +98,8 @@ answer finish_reason|length|without|text resource nothing_said -
 answer error|of|an|unknown|kind transient provider_error r
 wire no|connection transient unreachable r
 wire no|TLS persistent tls_failed r
-wire connection|lost|before|the|answer transient connection_lost r
+wire connection|lost|while|sending transient not_sent ra
+wire connection|lost|before|the|answer transient connection_lost ra
 wire stream|cut transient stream_cut r
 wire silence resource silence r
 wire out|of|time resource timeout r
@@ -115,12 +116,13 @@ ROWS = [line.split() for line in EXPECTED.strip().splitlines()]
 
 @pytest.mark.parametrize(("row", "expected"), list(zip(TABLE, ROWS, strict=False)), ids=str)
 def test_each_row_amounts_to_what_the_design_says(row: Row, expected: list[str]) -> None:
-    """Type, code, and whether it waits, repeats, or repeats smaller."""
+    """Type, code, and whether it waits, repeats, repeats smaller, or repeats at once."""
     seen, signal, type_, code, flags = expected
     verdict = row.verdict
     assert (row.seen, row.signal) == (seen, signal.replace("|", " "))
     assert (verdict.type, verdict.code) == (type_, code)
-    assert (verdict.backpressure, verdict.repeat, verdict.smaller) == ("b" in flags, "r" in flags, "s" in flags)
+    found = (verdict.backpressure, verdict.repeat, verdict.smaller, verdict.at_once)
+    assert found == ("b" in flags, "r" in flags, "s" in flags, "a" in flags)
 
 
 def test_every_row_is_expected_and_none_stands_twice() -> None:

@@ -19,6 +19,7 @@ from services.executor.providers import Failed
 from services.executor.taxonomy import (
     CONNECTION_LOST,
     MALFORMED,
+    NOT_SENT,
     OVERSIZED,
     SILENCE,
     TIMEOUT,
@@ -125,6 +126,8 @@ def explain(error: Exception, *, began: bool) -> Failed | None:
             return _failed(UNREACHABLE, f"no connection within {CONNECT_WITHIN_S:.0f} s", sent=False)
         case aiohttp.ClientConnectorError():
             return _failed(UNREACHABLE, f"no connection: {_said(cause)}", sent=False)
+        case aiohttp.ClientOSError() if "Can not write request body" in str(cause):
+            return _failed(NOT_SENT, "the connection broke before the request was sent", sent=False)
         case aiohttp.SocketTimeoutError():
             return _failed(SILENCE, "the provider fell silent")
         case aiohttp.InvalidURL() | httpx.UnsupportedProtocol() | httpx.InvalidURL():
