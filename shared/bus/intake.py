@@ -10,8 +10,8 @@ once is not enough: in a cluster the consumer's leader goes on sending until it 
 """
 
 import asyncio
+import contextlib
 import functools
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 
@@ -24,11 +24,11 @@ from nats.js.api import Header
 from shared.bus.delivery import Source
 from shared.bus.shares import Ask
 
-log = logging.getLogger("segue.bus")
-
 GRACE_S = 0.5
 """How much later than asked for the end of a request may come; after that it is lost."""
 _NS = 1_000_000_000
+_LISTEN_ON_S = 1.0
+"""How much longer an inbox is listened to than its last request can be open."""
 _LEAVE_WITHIN_S = 2.0
 _LOOK_S = 0.01
 
@@ -92,7 +92,7 @@ class Intake:
         self._clock = asyncio.get_running_loop().time
 
     async def enter(self) -> None:
-        """Open an inbox; leaves the one before when the last request made from it has expired."""
+        """Open an inbox; leaves the one before when the last request made from it has long expired."""
         inbox = self._client.new_inbox()
         callback = functools.partial(self._received, inbox)
         left, self._inbox = self._sub, inbox
@@ -100,7 +100,7 @@ class Intake:
             f"{inbox}.*", cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
         )  # fmt: skip
         if left is not None:
-            task = asyncio.create_task(self._leave(left, self._lost_after_s))
+            task = asyncio.create_task(self._leave_later(left, self._lost_after_s + _LISTEN_ON_S - self._clock()))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
@@ -113,9 +113,17 @@ class Intake:
         if "cluster" in self._client._server_info:  # nats-py shows it nowhere else
             while is_open() and not self.lost(self._clock()):  # noqa: ASYNC110 - it ends by a message or by the clock
                 await asyncio.sleep(_LOOK_S)
+        for leaving in self._leaving:
+            leaving.cancel()
         left, self._sub = self._sub, None
-        await self._leave(left, 0.0)
-        await asyncio.gather(*self._leaving)
+        if not self._client.is_connected:
+            await _unsubscribe(left)
+            return
+        # Left alone rather than cancelled when it takes long: nats-py 2.16 stops reading, though still connected, when
+        # the answer to a ping comes that nobody waits for any more.
+        draining = asyncio.create_task(_drain(left))
+        self._leaving.add(draining)
+        await asyncio.wait({draining}, timeout=_LEAVE_WITHIN_S)
 
     async def ask(self, ask: Ask) -> None:
         """Send a request. Raises `nats.errors.Error` when it cannot be sent or kept for sending."""
@@ -146,18 +154,21 @@ class Intake:
             code, description = _status(msg.headers or {})
             await self._on_status(self, code, description)
 
-    async def _leave(self, sub: Subscription, after_s: float) -> None:
-        """Unsubscribe at that time, and return when what the server had sent by then has been handed on."""
-        await asyncio.sleep(max(0.0, after_s - self._clock()))
-        try:
-            async with asyncio.timeout(_LEAVE_WITHIN_S):
-                await sub.drain()  # type: ignore[no-untyped-call]  # nats-py annotates only some of it
-        except (TimeoutError, nats.errors.Error) as error:
-            # Not connected: that server forgot the inbox by itself. nats-py would renew the subscription on reconnect,
-            # and has no public way to forget one whose drain failed.
-            log.debug("left inbox %s without the server's word: %r", sub.subject, error)
-            sub._stop_processing()
-            self._client._remove_sub(sub._id)
+    async def _leave_later(self, sub: Subscription, after_s: float) -> None:
+        await asyncio.sleep(max(0.0, after_s))
+        await _unsubscribe(sub)
+
+
+async def _unsubscribe(sub: Subscription) -> None:
+    with contextlib.suppress(nats.errors.Error):  # the connection is closed, and all subscriptions with it
+        await sub.unsubscribe()
+
+
+async def _drain(sub: Subscription) -> None:
+    with contextlib.suppress(
+        nats.errors.Error
+    ):  # the connection broke meanwhile: the server forgot the inbox by itself
+        await sub.drain()  # type: ignore[no-untyped-call]  # nats-py annotates only some of it
 
 
 def _body(ask: Ask) -> bytes:

@@ -15,7 +15,6 @@ from typing import assert_never
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.errors import NotFoundError
 
 from shared.bus.delivery import (
     Buried,
@@ -32,6 +31,7 @@ from shared.bus.delivery import (
     parse,
 )
 from shared.bus.intake import Answer, Intake, read_status
+from shared.bus.restore import add_consumer, exists, restore
 from shared.bus.settlement import NAK, Settlement, backoff_s, nak
 from shared.bus.shares import Shares
 
@@ -39,6 +39,8 @@ log = logging.getLogger("segue.bus")
 
 SPOKEN_WITHIN_S = 3.0
 """A pool is healthy when the server has answered every source's requests within this time."""
+DEAF_AFTER_S = 6.0
+"""After so long without an answer the connection itself is put to the question."""
 _LET_GO_WITHIN_S = 1.0
 _LATE_S = 1.0
 _MAX_PAUSE_S = 30.0
@@ -81,7 +83,7 @@ class StandingPull:
         self._sources = tuple(sources)
         self._settlement = Settlement(handler, bury, name)
         self._heartbeat_s = heartbeat_s
-        self._recreate = recreate or self._add_consumer
+        self._recreate = recreate or add_consumer(client)
         self._observer: Observer = observer or Unobserved()
         self._shares = Shares(places, [source.share for source in sources])
         self._intakes: tuple[Intake, ...] = ()
@@ -89,9 +91,11 @@ class StandingPull:
         self._tasks: set[asyncio.Task[None]] = set()
         self._chores: list[asyncio.Task[None]] = []
         self._restoring: dict[int, asyncio.Task[None]] = {}
+        self._unserved: set[int] = set()
         self._refused_s: dict[int, float] = {}
         self._wake: asyncio.Future[None] | None = None
         self._stirred = False
+        self._doubt: asyncio.Task[None] | None = None
         self._reconnects = 0
         self._draining = False
         self._drained: asyncio.Task[None] | None = None
@@ -113,7 +117,7 @@ class StandingPull:
     @property
     def healthy(self) -> bool:
         """Whether it takes work: connected, its consumers there, and answering within `SPOKEN_WITHIN_S`."""
-        if self._draining or not self._chores or not self._client.is_connected or self._restoring:
+        if self._draining or not self._chores or not self._client.is_connected or self._unserved:
             return False
         if any(chore.done() for chore in self._chores):
             return False
@@ -124,7 +128,7 @@ class StandingPull:
         self._clock = asyncio.get_running_loop().time
         self._reconnects = self._client.stats["reconnects"]
         for source in self._sources:
-            if not await self._exists(source):
+            if not await exists(self._client, source):
                 raise ConsumerMissing(source.stream, source.durable)
         self._intakes = tuple(
             Intake(self._client, source, i, on_message=self._delivered, on_status=self._answered)
@@ -172,16 +176,10 @@ class StandingPull:
         for work in list(self._works.values()):  # cancelled before the first step, or deaf
             self._let_go(work)
             await self._answer(work.reply, NAK)
-        for chore in self._chores:
+        chores = [*self._chores, self._doubt] if self._doubt is not None else self._chores
+        for chore in chores:
             chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
-        try:
-            await self._client.flush(timeout=2)
-        except (nats.errors.Error, OSError) as error:
-            log.warning(
-                "pool %s: drained without the server's word (%r); what was given back waits for ack_wait",
-                self.name, error,
-            )  # fmt: skip
+        await asyncio.gather(*chores, return_exceptions=True)
 
     async def on_reconnect(self) -> None:
         """To be called after the client reconnected: requests of the old connection are lost, ask again at once."""
@@ -223,6 +221,7 @@ class StandingPull:
             case Answer.ALIVE:
                 return
             case Answer.EMPTY:
+                self._unserved.discard(intake.index)
                 self._refused_s.pop(intake.index, None)
                 self._shares.emptied(intake.index)
             case Answer.GONE:
@@ -251,38 +250,19 @@ class StandingPull:
         """Nobody serves the consumer: do not ask until it is there again."""
         if intake.index in self._restoring or self._draining:
             return
+        if intake.index not in self._unserved:
+            self._unserved.add(intake.index)
+            log.warning("pool %s: nobody serves %s: deleted, or no leader", self.name, intake.source.durable)
         self._shares.bar(intake.index, float("inf"))
-        task = asyncio.create_task(self._restoring_until_there(intake))
+        task = asyncio.create_task(self._bring_back(intake))
         self._restoring[intake.index] = task
         task.add_done_callback(lambda _: self._restoring.pop(intake.index, None))
 
-    async def _restoring_until_there(self, intake: Intake) -> None:
-        source = intake.source
-        pause_s = 0.02  # a consumer that has just moved or been made is not heard of everywhere at once
-        while True:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, 1.0)
-            try:
-                if await self._exists(source):
-                    break
-                await self._recreate(source)
-            except Exception as error:  # noqa: BLE001 - whatever it is, without this consumer there is no work: try on
-                log.warning("pool %s: consumer %s is not there yet: %r", self.name, source.durable, error)
-            else:
-                log.warning("pool %s: consumer %s had vanished and was declared again", self.name, source.durable)
-                self._observer.recreated(source.name)
+    async def _bring_back(self, intake: Intake) -> None:
+        if await restore(self._client, intake.source, self._recreate, self._observer.recreated):
+            self._unserved.discard(intake.index)
         self._shares.bar(intake.index, float("-inf"))
         self._stir()
-
-    async def _exists(self, source: Source) -> bool:
-        try:
-            await self._client.jetstream(timeout=1.0).consumer_info(source.stream, source.durable)
-        except NotFoundError:
-            return False
-        return True
-
-    async def _add_consumer(self, source: Source) -> None:
-        await self._client.jetstream(timeout=2.0).add_consumer(source.stream, source.consumer)
 
     # Working
 
@@ -295,6 +275,7 @@ class StandingPull:
         asked = current and self._shares.open(intake.index) > 0
         if asked:
             self._shares.taken(intake.index, delivery.pending)
+        self._unserved.discard(intake.index)
         key = (intake.index, delivery.stream_seq)
         work = self._works.get(key)
         if work is not None:  # handed out again while it is worked on here: the newest delivery is the one to answer
@@ -371,7 +352,8 @@ class StandingPull:
                 await self.on_reconnect()
             if self._client.is_connected:
                 await self._keep(now_s)
-                await self._watch(now_s)
+                if not self._draining:
+                    await self._watch(now_s)
             self._stir()
 
     async def _keep(self, now_s: float) -> None:
@@ -382,11 +364,25 @@ class StandingPull:
 
     async def _watch(self, now_s: float) -> None:
         for intake in self._intakes:
-            if not self._draining and self._shares.open(intake.index) and intake.lost(now_s):
+            if self._shares.open(intake.index) and intake.lost(now_s):
                 log.warning("pool %s: no word about a request to %s; asking again", self.name, intake.source.durable)
                 self._observer.stalled(intake.source.name)
                 self._shares.emptied(intake.index)
                 await self._forget(intake)
+        doubting = self._doubt is not None and not self._doubt.done()
+        if not doubting and any(intake.silent_s() > DEAF_AFTER_S for intake in self._intakes):
+            self._doubt = asyncio.create_task(self._try_connection())
+
+    async def _try_connection(self) -> None:
+        """Replace a connection over which nothing comes back although the client holds it for connected."""
+        try:
+            await exists(self._client, self._sources[0])
+        except nats.errors.TimeoutError:
+            log.error("pool %s: the server says nothing over this connection; connecting anew", self.name)
+            await self._client.force_reconnect()
+        except nats.errors.Error as error:
+            log.warning("pool %s: the server answers (%r), but not to requests for work", self.name, error)
+        await asyncio.sleep(DEAF_AFTER_S)  # one such question at a time, and not often
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:
         if not chore.cancelled() and (error := chore.exception()) is not None:

@@ -277,10 +277,17 @@ class NatsCluster:
         deadline = time.monotonic() + ready_within_s
         try:
             await asyncio.gather(*(server.start(ready_within_s) for server in self.servers))
-            await _replicates(self.urls, len(self.servers), deadline)
+            await self.settled(deadline - time.monotonic())
         except BaseException:
             self.kill()
             raise
+
+    async def settled(self, within_s: float = READY_WITHIN_S) -> None:
+        """Return when the cluster takes a stream and a write on all members, as after one was started again.
+
+        Raises `NatsServerFailed` when it does not within that time.
+        """
+        await _replicates(self.urls, len(self.servers), time.monotonic() + within_s)
 
     async def stop(self) -> None:
         await asyncio.gather(*(server.stop() for server in self.servers))

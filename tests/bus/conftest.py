@@ -1,7 +1,8 @@
 """A stream of its own for a test, on one server and on three, and pools that are drained when the test ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -10,10 +11,12 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, RetentionPolicy, StreamConfig
+from nats.js.errors import NotFoundError
 
 from shared.bus.delivery import Bury, Delivery, Handler, Observer, Recreate, Source, Verdict
 from shared.bus.pull import StandingPull
 from shared.bus.server import NatsCluster, NatsServer
+from tests.bus.ground import ground, hosts, mortal, mortals  # noqa: F401 - fixtures
 
 _numbers = count(1)
 SHARES = {"high": 0.6, "medium": 0.3, "low": 0.1}
@@ -105,9 +108,6 @@ class Arena:
         for i in range(0, n, 100):
             await asyncio.gather(*sent[i : i + 100])
 
-    async def connect(self) -> Client:
-        return await connect(self.urls)
-
     async def pool(
         self,
         handler: Handler,
@@ -115,12 +115,17 @@ class Arena:
         places: int,
         names: Sequence[str] = tuple(SHARES),
         observer: Observer | None = None,
-        client: Client | None = None,
         bury: Bury | None = None,
         recreate: Recreate | None = None,
+        told: bool = True,
     ) -> StandingPull:
-        """Start a pool on a connection of its own."""
-        connection = client or await self.connect()
+        """Start a pool on a connection of its own, told when that one reconnects unless `told` is False."""
+
+        async def reconnected() -> None:
+            if told:
+                await pool.on_reconnect()
+
+        connection = await connect(self.urls, reconnected)
         pool = StandingPull(
             connection,
             [self.source(name) for name in names],
@@ -154,20 +159,27 @@ class Arena:
         return await self.left() == 0
 
     async def close(self) -> None:
-        await asyncio.gather(*(pool.drain(0.0) for pool, _ in self.pools))
+        draining = [asyncio.create_task(pool.drain(0.0)) for pool, _ in self.pools]
+        await asyncio.sleep(0)
+        for name in SHARES:
+            with contextlib.suppress(NotFoundError):
+                await self.js.delete_consumer(self.stream, f"c-{name}")  # ends all requests: no need to wait for them
+        await asyncio.gather(*draining)
         for _, connection in self.pools:
             await connection.close()
         await self.js.delete_stream(self.stream)
         await self.client.close()
 
 
-async def connect(urls: list[str]) -> Client:
+async def connect(urls: list[str], reconnected: Callable[[], Awaitable[None]] | None = None) -> Client:
     """Connect as a service does, but quick to try again."""
 
     async def ignore(_: Exception) -> None:
         """Tests kill servers; nats-py reports each attempt to reconnect as an error."""
 
-    return await nats.connect(urls, max_reconnect_attempts=-1, reconnect_time_wait=0.02, error_cb=ignore)
+    return await nats.connect(
+        urls, max_reconnect_attempts=-1, reconnect_time_wait=0.02, error_cb=ignore, reconnected_cb=reconnected
+    )
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ async def test_jetstream_can_be_used_when_start_returns(tmp_path: Path) -> None:
     server = NatsServer(tmp_path)
     began = time.monotonic()
     await server.start()
-    print(f"ready after {(time.monotonic() - began) * 1000:.0f} ms")  # noqa: T201 - a measurement for the reader
+    print(f"ready after {(time.monotonic() - began) * 1000:.0f} ms")
     try:
         connection = await nats.connect(server.url)
         js = connection.jetstream()
