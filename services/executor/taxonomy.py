@@ -46,7 +46,7 @@ class Verdict:
     smaller: bool = False
     """It is repeated with half the answer's length."""
     at_once: bool = False
-    """The first repetition does not wait: servers close kept connections at any time, even just as one is used again."""
+    """The first repetition does not wait: servers close kept connections at any time, even as one is used again."""
 
 
 @dataclass(frozen=True, slots=True)
