@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from services.gateway.bounds import Bounds
@@ -82,7 +84,12 @@ def application(nats_url: str, listings: Listings, bounds: Bounds, *, drain_s: f
 
 
 def listings_of(configuration: Configuration, environment: Environment) -> Listings:
-    """Return what the configuration offers, by way of the providers that the environment gives."""
+    """Return what the configuration offers, by way of the providers that the environment gives.
+
+    Keys are the executor's alone, so a key that is missing here says nothing.
+    """
+    if environment.openrouter_api_key is None:
+        environment = replace(environment, openrouter_api_key=SecretStr("held by the executor"))
     models = tuple(
         OfferedModel(
             name=role,

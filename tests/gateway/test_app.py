@@ -23,7 +23,7 @@ def environment(**variables: str) -> Environment:
 @pytest.mark.parametrize(
     ("variables", "available", "simulated"),
     [
-        ({}, 0, 0),
+        ({}, 11, 0),  # the key is the executor's alone
         ({"SEGUE_SIMULATOR_URL": "http://127.0.0.1:8200/api/v1"}, 11, 13),
         ({"SEGUE_OPENAI_BASE_URL": "http://127.0.0.1:8103/v1"}, 11, 0),
     ],
