@@ -226,7 +226,7 @@ def config_check(
 @app.command()
 def simulate(
     port: Annotated[int | None, typer.Option(help="SEGUE_SIMULATOR_PORT, else 8200.")] = None,
-    profile: Annotated[str, typer.Option(help="zero, fast or realistic: how long answers take.")] = "fast",
+    profile: Annotated[Profile, typer.Option(help="How long answers take.")] = Profile.fast,
     seed: Annotated[int, typer.Option(help="The same request and seed give the same answer.")] = 1,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
 ) -> None:
@@ -234,7 +234,7 @@ def simulate(
     from simulator import PortTaken, serve
 
     try:
-        serve(host, port, profile, seed, announce=typer.echo)
+        serve(host, port, profile.value, seed, announce=typer.echo)
     except (PortTaken, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -3,20 +3,22 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from cli.nursery.client import Forking, Nursery, NurseryGone
 from cli.nursery.order import Order
 from cli.processes import Process, Spawned, Spawning, Starter
 from tests.conftest import eventually
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only where that is safe: on Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="forks only where that is safe: on Linux"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 CHILD = "tests.cli.child_program"
 
@@ -26,7 +28,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def starter(kind: str) -> AsyncIterator[Starter]:
     """Both ways to start a process pass the same tests."""
     starter: Starter = Forking(Nursery()) if kind == "forked" else Spawning()
@@ -115,22 +117,18 @@ async def test_it_is_called_what_it_is(starter: Starter) -> None:
     await outcome(process)
 
 
-@pytest.mark.parametrize("kind", ["forked", "spawned"], indirect=True)
-def test_nobody_outlives_a_supervisor_that_is_killed(kind: str) -> None:
+async def test_nobody_outlives_a_supervisor_that_is_killed(kind: str) -> None:
     """SIGKILL leaves no time to tell anybody: the kernel does."""
-    supervisor = subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.supervisor_program", kind], stdout=subprocess.PIPE, text=True
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.cli.supervisor_program", kind, stdout=asyncio.subprocess.PIPE
     )
     assert supervisor.stdout is not None
-    pids = [int(pid) for pid in supervisor.stdout.readline().split()]
+    pids = [int(pid) for pid in (await supervisor.stdout.readline()).split()]
     assert len(pids) == 2
     assert all(alive(pid) for pid in pids)
     supervisor.kill()
-    supervisor.wait()
-    until = time.monotonic() + 5
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < until, "still there after 5 s"
-        time.sleep(0.005)
+    await supervisor.communicate()
+    await eventually(lambda: not any(alive(pid) for pid in pids))
 
 
 async def test_a_nursery_that_dies_takes_its_children_with_it_and_is_replaced() -> None:
@@ -159,21 +157,13 @@ async def test_closing_ends_whoever_still_runs() -> None:
     await eventually(lambda: not alive(child.pid))
 
 
-async def test_many_children_at_once_are_told_apart() -> None:
-    starter = Forking(Nursery())
-    try:
-        children = await asyncio.gather(*(starter.start(order("say", str(n), MARK=str(n))) for n in range(30)))
-        ends = await asyncio.gather(*map(outcome, children))
-        assert ends == [(b"out %d\n" % n, b"err %d\n" % n, n) for n in range(30)]
-    finally:
-        await starter.close()
+async def test_many_children_at_once_are_told_apart(starter: Starter) -> None:
+    children = await asyncio.gather(*(starter.start(order("say", str(n), MARK=str(n))) for n in range(12)))
+    ends = await asyncio.gather(*map(outcome, children))
+    assert ends == [(b"out %d\n" % n, b"err %d\n" % n, n) for n in range(12)]
 
 
-async def test_an_environment_larger_than_a_sockets_buffer_arrives() -> None:
-    starter = Forking(Nursery())
-    try:
-        large = {f"LARGE_{n}": "x" * 100_000 for n in range(5)}
-        process = await starter.start(order("say", "0", MARK="large", ASK="LARGE_4", **large))
-        assert (await outcome(process))[0] == b"out large\nLARGE_4 " + b"x" * 100_000 + b"\n"
-    finally:
-        await starter.close()
+async def test_an_environment_larger_than_a_sockets_buffer_arrives(starter: Starter) -> None:
+    large = {f"LARGE_{n}": "x" * 100_000 for n in range(5)}
+    process = await starter.start(order("say", "0", MARK="large", ASK="LARGE_4", **large))
+    assert (await outcome(process))[0] == b"out large\nLARGE_4 " + b"x" * 100_000 + b"\n"
