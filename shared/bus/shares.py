@@ -172,6 +172,9 @@ class Shares:
         """Somebody has a backlog: places go by start tag; quiet sources are probed when it is their turn."""
         quiet = sum(1 for claim in self._claims if not claim.waiting)
         reserve = self._reserve - sum(1 for claim in self._claims if claim.open and not claim.waiting)
+        # Whose request is on its way cannot be asked for more before that is answered. The others may get ahead of it
+        # by one turn meanwhile, not by more: when work is short it would never catch up.
+        owed = min((claim.finish for claim in self._claims if claim.open and claim.waiting), default=float("inf"))
         given: dict[int, int] = {}
         asks: list[Ask] = []
         while free > 0:
@@ -182,7 +185,10 @@ class Shares:
                         continue
                 elif reserve <= 0 and (self._reserve >= quiet or now_s - claim.asked_at_s < TURN_S):
                     continue
-                key = (self._start(claim), claim.waiting > 0, claim.asked_at_s)
+                start = self._start(claim)
+                if start > owed + 1 / claim.share:
+                    continue
+                key = (start, claim.waiting > 0, claim.asked_at_s)
                 if best is None or key < best[0]:
                     best = (key, i, claim)
             if best is None:
