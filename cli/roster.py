@@ -19,8 +19,8 @@ LOOPBACK = "127.0.0.1"
 class PortsTaken(Exception):
     """Ports that are needed are taken; the message names each and what to set."""
 
-    def __init__(self, lines: list[str], command: str) -> None:
-        super().__init__("\n  ".join([*lines, f"for example: {command}"]))
+    def __init__(self, lines: list[str], settings: str) -> None:
+        super().__init__("\n  ".join([*lines, *([f"for example: {settings} ./start.sh"] if settings else [])]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def check_ports(environment: Environment, *, simulated: bool) -> None:
     if simulated:
         wanted.append(Wanted(LOOPBACK, environment.simulator_port, "simulator", "SEGUE_SIMULATOR_PORT"))
     if taken := complaints(wanted):
-        raise PortsTaken(taken, f"{instead(wanted)} ./start.sh")
+        raise PortsTaken(taken, instead(wanted))
 
 
 def muster(

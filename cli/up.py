@@ -235,6 +235,7 @@ class _Up:
             await asking
         finally:
             asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     def _give_up(self) -> None:
         """Raises `CannotStart` when somebody dies again and again without having worked."""

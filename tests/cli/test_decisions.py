@@ -76,6 +76,12 @@ def test_what_would_work_instead_is_named_and_free(taken: int) -> None:
     assert is_free("127.0.0.1", int(port))
 
 
+def test_an_address_of_another_machine_is_no_matter_of_ports() -> None:
+    wanted = [Wanted("203.0.113.1", 8000, "gateway", "PORT")]  # of a network that nobody has (RFC 5737)
+    assert complaints(wanted)[0].startswith("cannot listen on 203.0.113.1 (gateway): ")
+    assert instead(wanted) == ""
+
+
 def test_the_first_free_port_skips_what_is_taken_or_given(taken: int) -> None:
     assert first_free("127.0.0.1", taken, set()) > taken
     free = free_port()
