@@ -99,6 +99,10 @@ class Facts:
     def all_settled(self) -> tuple[str, ...]:
         return tuple(f"{self.prefix}.call.{purpose}.*.settled" for purpose in Purpose)
 
+    def every_attempt(self, attempt: int) -> str:
+        """Of all calls, those with this number."""
+        return f"{self.prefix}.call.*.*.attempt.{attempt}"
+
     def attempt(self, purpose: Purpose, name: str, attempt: int) -> str:
         return f"{self.prefix}.call.{purpose}.{name}.attempt.{attempt}"
 

@@ -1,6 +1,9 @@
 """Keys that change: read from the leader, written by compare-and-set."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shared.bus.errors import BusError, Refused
@@ -21,6 +24,12 @@ class Contended(BusError):
         super().__init__(f"{key!r} was changed by others {TRIES} times while this change was tried")
 
 
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
 class Bucket:
     """One key-value bucket of messages of one kind."""
 
@@ -29,6 +38,7 @@ class Bucket:
         self._prefix = f"$KV.{name}."
         self._jetstream = jetstream
         self._payloads = payloads
+        self._turns: dict[str, _Turn] = {}
 
     async def get(self, key: str, kind: type[M]) -> tuple[M | None, int]:
         """Return the value and its revision; (None, revision) when it is not there, revision 0 when it never was."""
@@ -77,12 +87,26 @@ class Bucket:
         `fresh` says that the key is probably not there, which saves the first read. A write whose answer was
         lost is seen as somebody else's, so `change` must be idempotent.
         """
-        current, revision = (None, 0) if fresh else await self.get(key, kind)
-        for _ in range(TRIES):
-            changed = change(current)
-            if changed is None:
-                return current
-            if await self.put(key, changed, revision) is not None:
-                return changed
-            current, revision = await self.get(key, kind)
+        async with self._turn(key):
+            current, revision = (None, 0) if fresh else await self.get(key, kind)
+            for _ in range(TRIES):
+                changed = change(current)
+                if changed is None:
+                    return current
+                if await self.put(key, changed, revision) is not None:
+                    return changed
+                current, revision = await self.get(key, kind)
         raise Contended(key)
+
+    @asynccontextmanager
+    async def _turn(self, key: str) -> AsyncIterator[None]:
+        """Wait for this process's other changes of the key: all but one of them would only lose."""
+        turn = self._turns.setdefault(key, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[key]

@@ -62,6 +62,7 @@ class Bus:
     on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def reconnected(self) -> None:
+        self.jetstream.reconnected()
         self.live.reconnected()
         for hook in self.on_reconnect:
             await hook()
@@ -71,7 +72,7 @@ async def open_bus(client: Client) -> Bus:
     """Wrap a connected client."""
     jetstream = JetStream(client)
     await jetstream.start()
-    payloads = Payloads(client)
+    payloads = Payloads(jetstream)
     log_of_runs = Log(jetstream, payloads)
     return Bus(
         client=client,

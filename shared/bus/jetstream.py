@@ -20,10 +20,13 @@ from nats.errors import ConnectionClosedError, ConnectionReconnectingError, Outb
 from shared.bus.errors import NotProvisioned, QueueFull, Refused, Unavailable
 
 WRONG_LAST_SEQUENCE: Final = 10071
-STREAM_FULL: Final = frozenset({10077, 10123})
-"""`maximum messages exceeded` (also per subject), and the same said of bytes."""
+STORE_FAILED: Final = 10077
+"""`maximum messages exceeded`, of the stream or per subject, or of bytes; but also a full disk or a closing store."""
+UNSETTLED: Final = frozenset({10158, 10164})
+"""Of three replicas: another write on the subject, or the same message id, is on its way, and may yet be dropped."""
 NO_MESSAGE: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
+_UNSETTLED_S: Final = 0.004
 ONCE: Final[Mapping[str, str]] = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
 
@@ -60,6 +63,11 @@ class JetStream:
         future = self._pending.pop(msg.subject[len(self._inbox) :], None)
         if future is not None and not future.done():
             future.set_result(msg)
+
+    def reconnected(self) -> None:
+        """To be called when the connection was made again: answers to what was asked before it broke never come."""
+        for token in list(self._pending):
+            self._expired(token)
 
     def _expired(self, token: str) -> None:
         future = self._pending.pop(token, None)
@@ -104,6 +112,8 @@ class JetStream:
                     error = answer.get("error")
                     if error is None or not _passing(error):
                         return answer
+                    if error.get("err_code") in UNSETTLED:
+                        pause_s = _UNSETTLED_S
             waited_s = loop.time() - began
             if waited_s > self._patience_s:
                 raise Unavailable(f"write or read of {subject!r}", waited_s)
@@ -162,14 +172,39 @@ class JetStream:
         """Read the last message of every matching subject in one go (ADR-31), oldest first.
 
         From any replica: what it returns is true, what it does not return may exist all the same.
-        Raises `TimeoutError`, or `Refused` (413) for more than 1024 subjects.
+        Raises `Refused` (413) for more than 1024 subjects, `Unavailable`.
         """
+        return await self._direct(stream, {"multi_last": subjects, "batch": limit})
+
+    async def direct_on(self, stream: str, subject: str, *, limit: int) -> list[Stored]:
+        """Read the first `limit` messages on a subject in one go, oldest first; from any replica, like `direct_all`."""
+        return await self._direct(stream, {"seq": 1, "next_by_subj": subject, "batch": limit})
+
+    async def _direct(self, stream: str, asked: dict[str, Any]) -> list[Stored]:
+        """Ask until a replica has answered to the end, or patience is over."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        pause_s = 0.05
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return await self._direct_once(stream, asked)
+            waited_s = loop.time() - began
+            if waited_s > self._patience_s:
+                raise Unavailable(f"read of stream {stream}", waited_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.5)
+
+    async def _direct_once(self, stream: str, asked: dict[str, Any]) -> list[Stored]:
+        """Raises `TimeoutError` when the server falls silent before the end, or nobody is there to answer."""
         loop = asyncio.get_running_loop()
         inbox = self.client.new_inbox()
         found: list[Stored] = []
         done: asyncio.Future[None] = loop.create_future()
+        heard_s = loop.time()
 
         async def take(msg: Msg) -> None:
+            nonlocal heard_s
+            heard_s = loop.time()
             headers = msg.headers or {}
             status = headers.get("Status")
             if status is None:
@@ -179,27 +214,40 @@ class JetStream:
             elif not done.done():
                 if status in {"204", "404"}:
                     done.set_result(None)
+                elif status in {"503", "408"}:
+                    done.set_exception(TimeoutError())
                 else:
                     done.set_exception(Refused(stream, int(status), 0, headers.get("Description", "")))
 
-        subscription = await self.client.subscribe(inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
         try:
-            body = json.dumps({"multi_last": subjects, "batch": limit}).encode()
-            await self.client.publish(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
-            await asyncio.wait_for(done, self._timeout_s)
-        finally:
-            await subscription.unsubscribe()
+            subscription = await self.client.subscribe(inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+            try:
+                await self.client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(asked).encode(), reply=inbox)
+                while not done.done():
+                    if loop.time() - heard_s > self._timeout_s:
+                        raise TimeoutError
+                    await asyncio.wait({done}, timeout=self._timeout_s)
+                done.result()
+            finally:
+                if not self.client.is_closed:
+                    await subscription.unsubscribe()
+        except (ConnectionClosedError, ConnectionReconnectingError, OutboundBufferLimitError) as error:
+            raise TimeoutError from error
         return found
 
 
 def _passing(error: dict[str, Any]) -> bool:
     """Whether JetStream's error is of the moment (no leader, not ready), so that the same write is tried again."""
-    return error.get("code") in {503, 408} and error.get("err_code") not in STREAM_FULL
+    return error.get("err_code") in UNSETTLED or (error.get("code") in {503, 408} and not _is_full(error))
+
+
+def _is_full(error: dict[str, Any]) -> bool:
+    return error.get("err_code") == STORE_FAILED and str(error.get("description", "")).startswith("maximum ")
 
 
 def _refusal(subject: str, error: dict[str, Any]) -> Exception:
     err_code = int(error.get("err_code", 0))
-    if err_code in STREAM_FULL:
+    if _is_full(error):
         # One error number for both bounds: only the words tell a subject's from the stream's.
         return QueueFull(subject, of_subject="per subject" in str(error.get("description", "")))
     if err_code == STREAM_NOT_FOUND:

@@ -15,6 +15,8 @@ from shared.contracts.message import Message, Unreadable
 
 M = TypeVar("M", bound=Message)
 
+FIRST_LOOK_S = 0.1
+"""What was there before anyone listened is found this soon; what comes at once is heard before."""
 LOOK_AGAIN_S = 1.0
 
 
@@ -37,7 +39,7 @@ class Live:
         """Return a fact as soon as it is there; None when it is not there at loop time `until`.
 
         Listens on `subject` before `ask` is awaited, so that an answer that comes at once is heard; looks at the
-        log every second and after a reconnect, because hints get lost.
+        log soon after, then every second, and after a reconnect, because hints get lost.
         """
         loop = asyncio.get_running_loop()
         heard: asyncio.Future[Msg] = loop.create_future()

@@ -4,12 +4,14 @@ A fact is written once only; whoever comes second gets what the first wrote and 
 command is refused while a copy of it is queued, which is as good as sent. (ADR 0002)
 """
 
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from itertools import count
+from typing import Final, Generic, TypeVar
 
 from shared import subjects
-from shared.bus.errors import BusError
+from shared.bus.errors import BusError, Refused
 from shared.bus.jetstream import JetStream, Stored
 from shared.bus.payloads import Payloads
 from shared.contracts.commands import DeadlinePassed, SubmitRequest
@@ -17,6 +19,10 @@ from shared.contracts.message import Message, Run
 from shared.topology import EVENTS, FINISHES
 
 M = TypeVar("M", bound=Message)
+
+WRITER: Final = "Segue-Writer"
+"""Header that tells a write whose answer was lost from the same fact written by another, or in an earlier try."""
+TOO_MANY: Final = 413
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +46,20 @@ class Log:
     def __init__(self, jetstream: JetStream, payloads: Payloads) -> None:
         self.jetstream = jetstream
         self.payloads = payloads
+        self._name = secrets.token_hex(6)
+        self._writes = count(1)
 
     async def write(self, subject: str, fact: M) -> Written[M]:
         """Write a fact once only, and return the one that the log has now."""
         body, headers = await self.payloads.pack(fact.encode())
-        if await self.jetstream.publish_once(subject, body, headers=headers) is not None:
+        writer = f"{self._name}.{next(self._writes)}"
+        if await self.jetstream.publish_once(subject, body, headers={WRITER: writer, **(headers or {})}) is not None:
             return Written(fact, mine=True)
-        stored = await self.read(subject, type(fact))
+        stored = await self.jetstream.last(EVENTS, subject)
         if stored is None:
             raise FactVanished(subject)
-        return Written(stored, mine=stored == fact)
+        mine = (stored.headers or {}).get(WRITER) == writer
+        return Written(await self.decode(stored, type(fact)), mine=mine)
 
     async def read(self, subject: str, kind: type[M]) -> M | None:
         """Read a fact from the log's leader. Raises `Unreadable` for one that a later version wrote."""
@@ -66,7 +76,19 @@ class Log:
 
     async def facts(self, tenant: str, run_id: str) -> list[Stored]:
         """Every fact of a run that some replica has, oldest first: for showing, and for finding what must be there."""
-        return await self.jetstream.direct_all(EVENTS, [subjects.events(tenant, run_id).all])
+        facts = subjects.events(tenant, run_id)
+        try:
+            return await self.jetstream.direct_all(EVENTS, [facts.all])
+        except Refused as refused:
+            if refused.code != TOO_MANY:
+                raise
+        found = await self.story(tenant, run_id)
+        for attempt in count(1):
+            attempts = await self.jetstream.direct_all(EVENTS, [facts.every_attempt(attempt)])
+            if not attempts:
+                break
+            found += attempts
+        return sorted(found, key=lambda stored: stored.seq)
 
     async def story(self, tenant: str, run_id: str) -> list[Stored]:
         """The run's decisions without its attempts, oldest first, from some replica: at most 1024."""

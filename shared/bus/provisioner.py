@@ -1,14 +1,20 @@
 """Declares the topology on a server. Idempotent: run it before every roll-out, from as many places as you like."""
 
+import contextlib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from nats.aio.client import Client
-from nats.js.api import DeliverPolicy, StreamConfig
+from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import BadRequestError, NotFoundError
 
 from shared import topology
 from shared.topology import Feed, Limits
+
+YOUNG_ENOUGH: Final = timedelta(hours=24)
+"""What a consumer of the log that is made anew still looks at: more than any run lives, far less than the log keeps."""
 
 
 @dataclass(slots=True)
@@ -33,17 +39,29 @@ async def provision(client: Client, limits: Limits) -> Provisioned:
 
 async def _declare_stream(jetstream: JetStreamContext, wanted: StreamConfig, done: Provisioned) -> None:
     assert wanted.name is not None
-    try:
-        there = (await jetstream.stream_info(wanted.name)).config
-    except NotFoundError:
-        await jetstream.add_stream(wanted)
-        done.created.append(wanted.name)
-        return
+    there = await _stream(jetstream, wanted.name)
+    if there is None:
+        try:
+            await jetstream.add_stream(wanted)
+        except BadRequestError:
+            there = await _stream(jetstream, wanted.name)  # another provisioner, with other limits, was first
+            if there is None:
+                raise
+        else:
+            done.created.append(wanted.name)
+            return
     if _differs(wanted, there):
         await jetstream.update_stream(wanted)
         done.updated.append(wanted.name)
     else:
         done.unchanged.append(wanted.name)
+
+
+async def _stream(jetstream: JetStreamContext, name: str) -> StreamConfig | None:
+    try:
+        return (await jetstream.stream_info(name)).config
+    except NotFoundError:
+        return None
 
 
 def _differs(wanted: StreamConfig, there: StreamConfig) -> bool:
@@ -52,27 +70,50 @@ def _differs(wanted: StreamConfig, there: StreamConfig) -> bool:
     return any(has.get(name) != value for name, value in asked.items() if value not in (None, False, 0, {}, []))
 
 
-async def declare_feed(jetstream: JetStreamContext, feed: Feed, done: Provisioned | None = None) -> None:
-    """Create a consumer, or bring one to our settings. What it has delivered and what is acked stays."""
-    config = feed.config()
-    try:
-        there = (await jetstream.consumer_info(feed.stream, feed.durable)).config
-    except NotFoundError:
-        await jetstream.add_consumer(feed.stream, config)
-        if done is not None:
+async def declare_feed(
+    jetstream: JetStreamContext, feed: Feed, done: Provisioned | None = None, *, now: datetime | None = None
+) -> None:
+    """Create a consumer, or bring one to our settings. What it has delivered and what is acked stays.
+
+    One that reads the log begins, when it is made anew, at what is young enough to matter.
+    """
+    done = done if done is not None else Provisioned()
+    there = await _consumer(jetstream, feed)
+    if there is None:
+        try:
+            await jetstream.add_consumer(feed.stream, _begun(feed, now))
+        except BadRequestError:
+            there = await _consumer(jetstream, feed)  # another provisioner was first, with another begin
+            if there is None:
+                raise
+        else:
             done.created.append(feed.durable)
-        return
+            return
+    config = feed.config().evolve(deliver_policy=there.deliver_policy, opt_start_time=there.opt_start_time)
     asked, has = config.as_dict(), there.as_dict()
     if all(has.get(name) == value for name, value in asked.items() if value is not None):
-        if done is not None:
-            done.unchanged.append(feed.durable)
+        done.unchanged.append(feed.durable)
         return
-    config.deliver_policy = there.deliver_policy or DeliverPolicy.ALL
-    config.opt_start_time = there.opt_start_time
     try:
         await jetstream.add_consumer(feed.stream, config)
     except BadRequestError:  # a setting that cannot change on a living consumer: its queue stays, it is made anew
-        await jetstream.delete_consumer(feed.stream, feed.durable)
-        await jetstream.add_consumer(feed.stream, config)
-    if done is not None:
-        done.updated.append(feed.durable)
+        with contextlib.suppress(NotFoundError):
+            await jetstream.delete_consumer(feed.stream, feed.durable)
+        await jetstream.add_consumer(feed.stream, _begun(feed, now))
+    done.updated.append(feed.durable)
+
+
+async def _consumer(jetstream: JetStreamContext, feed: Feed) -> ConsumerConfig | None:
+    try:
+        info: ConsumerInfo = await jetstream.consumer_info(feed.stream, feed.durable)
+        return info.config
+    except NotFoundError:
+        return None
+
+
+def _begun(feed: Feed, now: datetime | None) -> ConsumerConfig:
+    config = feed.config()
+    if not feed.from_log:
+        return config
+    begin = ((now or datetime.now(UTC)) - YOUNG_ENOUGH).replace(microsecond=0)  # as precise as it comes back
+    return config.evolve(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=begin)
