@@ -13,7 +13,7 @@ step() {
   if "$@"; then
     echo "ok      $name ($((SECONDS - began)) s)"
   else
-    echo "FAILED  $name: $*"
+    echo "FAILED  $name ($((SECONDS - began)) s): $*"
     failed+=("$name")
   fi
 }
@@ -33,6 +33,9 @@ step lint "$bin/ruff" check --quiet --output-format concise .
 step types "$bin/mypy" --no-error-summary
 step imports "$bin/lint-imports" --no-logo
 step generated generated
+step locks "$python" tools/check_locks.py
+step configuration "$python" -m cli config check orchestration_config.json
+step links "$python" tools/check_links.py
 step scripts scripts
 step hosts no_hosts
 
@@ -40,4 +43,4 @@ if ((${#failed[@]})); then
   echo "check.sh: ${#failed[@]} failed: ${failed[*]}"
   exit 1
 fi
-echo "check.sh: all of it holds"
+echo "check.sh: all of it holds ($SECONDS s)"
