@@ -148,6 +148,8 @@ class Intake:
     async def _received(self, inbox: str, msg: Msg) -> None:
         self._unheard_s = None
         current = inbox == self._inbox
+        if current:  # a batch of large messages may take its time, as long as they keep coming
+            self._lost_after_s = max(self._lost_after_s, self._clock() + GRACE_S)
         if msg.reply:
             await self._on_message(self, msg, current)
         elif current and msg.subject.endswith(f".{self._number}"):
@@ -165,9 +167,8 @@ async def _unsubscribe(sub: Subscription) -> None:
 
 
 async def _drain(sub: Subscription) -> None:
-    with contextlib.suppress(
-        nats.errors.Error
-    ):  # the connection broke meanwhile: the server forgot the inbox by itself
+    # An error: the connection broke meanwhile, and the server forgot the inbox by itself.
+    with contextlib.suppress(nats.errors.Error):
         await sub.drain()  # type: ignore[no-untyped-call]  # nats-py annotates only some of it
 
 
