@@ -112,7 +112,7 @@ def test_another_python_is_noticed(checkout: Checkout) -> None:
 
 def test_what_has_the_test_tools_has_everything_else(checkout: Checkout) -> None:
     done = checkout.run("test.sh", "-k", "one thing")
-    assert done.stdout.startswith("tested: -m pytest")
+    assert done.stdout.startswith("tested: -m pytest -n ")
     assert done.stdout.endswith("-k one thing\n")
     assert checkout.installs()[0].endswith("requirements-dev.lock")
     checkout.run("start.sh")
@@ -146,7 +146,7 @@ def test_the_environment_can_lie_elsewhere(checkout: Checkout, tmp_path: Path) -
 def test_a_python_that_is_too_old_is_named_with_what_to_do(checkout: Checkout, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "dirname", "basename", "cat", "cmp", "tail", "env"):
+    for tool in ("bash", "dirname", "basename", "cat", "cmp", "tail", "env", "getconf"):
         found = shutil.which(tool)
         assert found is not None
         (tools / tool).symlink_to(found)
