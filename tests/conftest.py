@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -10,7 +11,14 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from shared.bus import server as server_module
 from shared.bus.server import NatsCluster, NatsServer
+
+# Test processes that run side by side pick their free ports from ranges of their own: between looking and listening,
+# another one could take the same.
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+_width = 1_500
+server_module._PORTS = range(20_000 + _width * (int(_worker) % 8), 20_000 + _width * (int(_worker) % 8 + 1))
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,20 @@ SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 15, 3
 BUILD = Gauge("segue_build_info", "Always 1; the labels say what runs.", ["service", "version"])
 
 # Gateway. Errors 5xx rising: look at `segue_runs_ended_total` for the outcome; 429/503: scale what the queue waits for.
-REQUESTS = Counter("segue_http_requests_total", "Requests answered, by what was asked and the status.", ["kind", "status"])
-REQUEST_SECONDS = Histogram("segue_http_request_seconds", "From a request's arrival to its answer.", ["kind"], buckets=SECONDS)
+REQUESTS = Counter(
+    "segue_http_requests_total", "Requests answered, by what was asked and the status.", ["kind", "status"]
+)
+REQUEST_SECONDS = Histogram(
+    "segue_http_request_seconds", "From a request's arrival to its answer.", ["kind"], buckets=SECONDS
+)
 REQUESTS_IN_FLIGHT = Gauge("segue_http_requests_in_flight", "Requests that wait for their answer.")
 
 # Runs. `failed` rising: the attempts' outcomes below say which provider.
 RUNS_ACCEPTED = Counter("segue_runs_accepted_total", "Runs whose first fact was written.", ["source"])
 RUNS_CATEGORIZED = Counter("segue_runs_categorized_total", "Runs by category and how it was found.", ["category", "by"])
-RUNS_PLANNED = Counter("segue_runs_planned_total", "Plans by source; `direct` means that no plan was valid.", ["source"])
+RUNS_PLANNED = Counter(
+    "segue_runs_planned_total", "Plans by source; `direct` means that no plan was valid.", ["source"]
+)
 PLAN_REPAIRS = Counter("segue_plan_repairs_total", "Plans handed back to the model with their errors.")
 RUNS_ENDED = Counter("segue_runs_ended_total", "Runs by how they ended.", ["outcome", "category"])
 RUN_SECONDS = Histogram("segue_run_seconds", "From a run's birth to its end.", ["category"], buckets=SECONDS)
@@ -33,15 +39,21 @@ FIRST_TOKEN_SECONDS = Histogram(
 )
 TOKENS = Counter("segue_tokens_total", "Tokens as the provider counted them.", ["model", "direction"])
 COST_USD = Counter("segue_cost_usd_total", "US dollars, as the provider said or by the price table.", ["model", "role"])
-UNKNOWN_COST = Counter("segue_unknown_cost_calls_total", "Calls whose price nobody knows: add the model to the price table.")
+UNKNOWN_COST = Counter(
+    "segue_unknown_cost_calls_total", "Calls whose price nobody knows: add the model to the price table."
+)
 
 # Work. `pending` growing with places taken: scale the service; redeliveries: something dies or stalls.
 TAKEN = Counter("segue_messages_taken_total", "Messages taken from a consumer.", ["service", "feed"])
-SETTLED = Counter("segue_messages_settled_total", "Messages by verdict: done, retry, buried.", ["service", "feed", "verdict"])
+SETTLED = Counter(
+    "segue_messages_settled_total", "Messages by verdict: done, retry, buried.", ["service", "feed", "verdict"]
+)
 HANDLER_SECONDS = Histogram(
     "segue_handler_seconds", "From taking a message to its verdict.", ["service", "feed"], buckets=SECONDS
 )
-REDELIVERED = Counter("segue_messages_redelivered_total", "Messages taken that were delivered before.", ["service", "feed"])
+REDELIVERED = Counter(
+    "segue_messages_redelivered_total", "Messages taken that were delivered before.", ["service", "feed"]
+)
 STALLS = Counter("segue_pull_stalls_total", "Pulls made again after silence or a reconnect.", ["service", "feed"])
 RUNNING = Gauge("segue_handlers_running", "Messages being worked on.", ["service", "pool"])
 PLACES = Gauge("segue_handler_places", "Messages that can be worked on at once.", ["service", "pool"])
