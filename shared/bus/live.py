@@ -54,11 +54,13 @@ class Live:
             if ask is not None:
                 await ask()
             taken = False
+            look_s = FIRST_LOOK_S
             while True:
                 remaining_s = until - loop.time()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(LOOK_AGAIN_S, max(remaining_s, 0.0))):
+                    async with asyncio.timeout(min(look_s, max(remaining_s, 0.0))):
                         await wake.wait()
+                look_s = LOOK_AGAIN_S
                 wake.clear()
                 if heard.done() and not taken:
                     taken = True
