@@ -8,13 +8,15 @@ from typing import Final
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig
 from nats.js.client import JetStreamContext
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from shared import topology
 from shared.topology import Feed, Limits
 
 YOUNG_ENOUGH: Final = timedelta(hours=24)
 """What a consumer of the log that is made anew still looks at: more than any run lives, far less than the log keeps."""
+_FIXED: Final = "can not be updated"
+"""What the server says (500, 10012) of a setting that does not change on a living consumer."""
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ async def _declare_stream(jetstream: JetStreamContext, wanted: StreamConfig, don
     if there is None:
         try:
             await jetstream.add_stream(wanted)
-        except BadRequestError:
+        except APIError:
             there = await _stream(jetstream, wanted.name)  # another provisioner, with other limits, was first
             if there is None:
                 raise
@@ -82,7 +84,7 @@ async def declare_feed(
     if there is None:
         try:
             await jetstream.add_consumer(feed.stream, _begun(feed, now))
-        except BadRequestError:
+        except APIError:
             there = await _consumer(jetstream, feed)  # another provisioner was first, with another begin
             if there is None:
                 raise
@@ -96,7 +98,10 @@ async def declare_feed(
         return
     try:
         await jetstream.add_consumer(feed.stream, config)
-    except BadRequestError:  # a setting that cannot change on a living consumer: its queue stays, it is made anew
+    except APIError as error:
+        if _FIXED not in str(error.description):
+            raise
+        # Its queue stays, it is made anew.
         with contextlib.suppress(NotFoundError):
             await jetstream.delete_consumer(feed.stream, feed.durable)
         await jetstream.add_consumer(feed.stream, _begun(feed, now))
