@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
+from shared.service import WATCH_S
 from tests.system import System
 
 QUESTION: Mapping[str, Any] = {"message": "What is the capital of France?"}
@@ -110,6 +111,18 @@ async def stored(system: System) -> dict[str, int]:
     return {info.config.name or "": info.state.last_seq for info in await system.client.jetstream().streams_info()}
 
 
+async def writes_by_process(system: System) -> dict[str, float]:
+    """Return how many durable writes each service says that it has asked for; it counts anew every few seconds."""
+    await asyncio.sleep(WATCH_S + 1)
+    found: dict[str, float] = {}
+    for process in system.processes:
+        if process.name != "simulator":
+            page = (await system.http.get(f"{process.url}/metrics")).text
+            lines = [line for line in page.splitlines() if line.startswith("segue_bus_durable_writes_total{")]
+            found[process.name] = found.get(process.name, 0.0) + sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    return found
+
+
 def pids(system: System) -> dict[str, int]:
     found = {"nats-server": system.nats.pid} if system.nats is not None and system.nats.pid else {}
     for process in system.processes:
@@ -133,12 +146,14 @@ async def measure(system: System, name: str, arguments: argparse.Namespace) -> N
         await steady.at_rate(arguments.rate, arguments.requests)
         rates = []
         running = pids(system)
-        before, writes = {who: cpu_s(pid) for who, pid in running.items()}, await stored(system)
+        asked, writes = await writes_by_process(system), await stored(system)
+        before = {who: cpu_s(pid) for who, pid in running.items()}
         busy = load()
         for _ in range(arguments.rounds):
             rates.append(await busy.as_many(arguments.at_once, arguments.seconds))
         count = len(busy.took_s)
         after, writes_after = {who: cpu_s(pid) for who, pid in running.items()}, await stored(system)
+        asked_after = await writes_by_process(system)
         spent = {who: 1000 * (after[who] - before[who]) / count for who in running}
         ours = {who: ms for who, ms in spent.items() if who != "simulator"}
         durable = {stream: (writes_after[stream] - writes[stream]) / count for stream in writes}
@@ -151,6 +166,8 @@ async def measure(system: System, name: str, arguments: argparse.Namespace) -> N
         print(f"CPU ms a request  {sum(ours.values()):.2f}: {named(ours, 2)}")
         print(f"beside it         simulator {spent['simulator']:.2f}")
         print(f"durable writes    {sum(durable.values()):.1f} a request: {named(durable, 1)}")
+        by_process = {who: (asked_after[who] - asked[who]) / count for who in asked}
+        print(f"asked for by      {named(by_process, 1)}")
         print(f"resident MB       {named({who: resident_mb(pid) for who, pid in running.items()}, 0)}")
 
 
