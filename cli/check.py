@@ -10,7 +10,7 @@ from cli.promises import MODES, Broken, Mode
 
 ALL = "all"
 CHAT = "chat"
-"""Checked like the others among `all`; alone it is a person who talks."""
+"""Checked like the others; chosen alone on a terminal, it is a person who talks."""
 NAMES = (ALL, *(mode.name for mode in MODES))
 
 

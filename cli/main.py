@@ -147,7 +147,8 @@ def chat(url: Url = None) -> None:
 @app.command()
 def check(
     mode: Annotated[
-        Mode | None, typer.Option(help="What to check; chat alone lets you talk. Asked for on a terminal, else all.")
+        Mode | None,
+        typer.Option(help="What to check; chat on a terminal lets you talk. Asked for on a terminal, else all."),
     ] = None,
     url: Url = None,
 ) -> None:
@@ -157,8 +158,9 @@ def check(
     from cli.check import check as run_check
 
     with _talking(url) as (client, console):
-        chosen = mode or (_chosen() if sys.stdin.isatty() and console.is_terminal else Mode.all)
-        if chosen.value == CHAT:
+        somebody = sys.stdin.isatty() and console.is_terminal
+        chosen = mode or (_chosen() if somebody else Mode.all)
+        if chosen.value == CHAT and somebody:
             raise typer.Exit(FAILED if run_chat(client, console) else 0)
         raise typer.Exit(FAILED if run_check(client, chosen.value, console) else 0)
 

@@ -130,6 +130,12 @@ def test_check_passes_and_fails_by_exit_code(runner: CliRunner, url: str, gatewa
     assert "1 of 18 failed" in done.output
 
 
+def test_without_a_terminal_the_chat_mode_checks_itself(runner: CliRunner, url: str) -> None:
+    done = runner.invoke(app, ["check", "--url", url, "--mode", "chat"])
+    assert done.exit_code == 0
+    assert "all 2 passed" in done.output
+
+
 def test_chat_takes_its_questions_from_a_pipe(runner: CliRunner, url: str) -> None:
     done = runner.invoke(app, ["chat", "--url", url], input="hello\nstats\nexit\nnot this\n")
     assert done.exit_code == 0
