@@ -4,6 +4,7 @@ These run on the file as read by `shared.config.keys`, not on validated models, 
 one place still has every other problem listed.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final
@@ -191,9 +192,16 @@ def _addons(here: Location, workflow: JsonValue, catalogue: Catalogue, notes: No
             config["addons"] = [one for one in addons if not isinstance(one, str) or one in catalogue.addons]
 
 
+_PIECE: Final = re.compile(r"\[(\d+)\]|\['((?:[^'\\]|\\.)*)'\]|\.([^.\[]+)", re.DOTALL)
+
+
 def location_of(path: str) -> Location:
-    """Return the JSON path of a validator (`$.workflow[0].tasks[1].model`) as a location."""
+    """Return the JSON path of a validator (`$.workflow[0].tasks[1].model`, `$.variables['a b']`) as a location."""
     parts: list[int | str] = []
-    for piece in path.removeprefix("$").removeprefix(".").replace("[", ".[").split("."):
-        parts.append(int(piece[1:-1]) if piece.startswith("[") else piece)
-    return tuple(part for part in parts if part != "")
+    for match in _PIECE.finditer(path):
+        index, quoted, plain = match.groups()
+        if index is not None:
+            parts.append(int(index))
+        else:
+            parts.append(plain if plain is not None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL))
+    return tuple(parts)
