@@ -29,7 +29,7 @@ async def test_each_message_is_delivered_once_to_one_of_the_workers(arena: Arena
         await arena.pool(handle, places=8, observer=seen)
     for name in ("high", "medium", "low"):
         await arena.publish(name, 100)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert sorted(handled) == sorted((name, i) for name in ("high", "medium", "low") for i in range(100))
     assert seen.redelivered_ones == []
     assert Counter(type(verdict) for _, verdict, _ in seen.settled_ones) == {Done: 300}
@@ -86,7 +86,7 @@ async def test_a_pool_holds_exactly_as_many_messages_as_it_has_places(arena: Are
         assert await arena.ack_pending("low") == 4
         assert pool.asked == 0
     release.set()
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
 
 
 async def test_a_slow_worker_holds_only_what_it_works_on(arena: Arena) -> None:
@@ -110,7 +110,7 @@ async def test_a_slow_worker_holds_only_what_it_works_on(arena: Arena) -> None:
     assert sorted(quick) == list(range(2, 102))
     assert await arena.ack_pending("high") == 2
     release.set()
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
 
 
 @pytest.mark.parametrize("places", [1, 2, 5, 16])
@@ -134,7 +134,7 @@ async def test_running_and_asked_for_never_exceed_the_places(arena: Arena, place
     for burst in range(3):
         for name in ("low", "high", "medium"):
             await arena.publish(name, 40, first=burst)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert most <= places
     assert max(sums) <= places
     assert len(seen.taken_ones) == 360
@@ -185,7 +185,7 @@ async def test_drain_leaves_new_work_to_others_at_once(arena: Arena) -> None:
         assert pool.running == 0
         assert not pool.healthy
     await publishing
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert len(waited) == 400, "each was handled, none twice"
     assert max(waited) < 1.0
 
@@ -213,7 +213,7 @@ async def test_drain_gives_back_what_has_not_begun(arena: Arena) -> None:
     seen = Seen()
     began = time.monotonic()
     await arena.pool(handle, places=10, names=["high"], observer=seen)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert time.monotonic() - began < 1.0
     assert begun == [0]
     assert sorted(number(delivery) for delivery in seen.taken_ones) == list(range(1, 30))
@@ -234,7 +234,7 @@ async def test_drain_lets_work_finish_and_keeps_it_alive_meanwhile(arena: Arena)
     await eventually(lambda: leaving.running == 1)
     await arena.pool(handle, places=4)
     await leaving.drain(10)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert deliveries == [1]
 
 
@@ -259,7 +259,7 @@ async def test_drain_cancels_what_takes_too_long_and_gives_it_back(arena: Arena)
     await arena.pool(handle, places=4)
     began = time.monotonic()
     await leaving.drain(0.2)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert time.monotonic() - began < 1.2
     assert ended[0] == "cancelled"
     # In a cluster the one that stops listens until its last request has ended: that may bring it back to it once.

@@ -46,7 +46,7 @@ async def test_the_work_of_a_killed_worker_is_anothers_within_two_and_a_half_sec
     worker.kill()
     killed = time.monotonic()
     await worker.wait()
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     report("redelivered after", time.monotonic() - killed)
     assert time.monotonic() - killed <= 2.5
     assert sorted(taken) == [(0, 2), (1, 2)]
@@ -151,7 +151,7 @@ async def test_after_a_reconnect_it_asks_again_and_for_no_more_than_before(arena
     assert pool.running == at_once == 3
     assert pool.asked == 0
     release.set()
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert pool.healthy
 
 
@@ -173,7 +173,7 @@ async def test_a_deleted_consumer_is_declared_again(arena: Arena) -> None:
         await arena.publish("medium", 20, first=20 * round_)
         await eventually(lambda round_=round_: len(set(handled)) == 20 * (round_ + 1))  # type: ignore[misc]
         report("taken again after the consumer was deleted", time.monotonic() - began)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert Counter(seen.recreations)["medium"] == 2
     await eventually(lambda: pool.healthy)
 
@@ -201,7 +201,7 @@ async def test_a_consumer_deleted_in_the_middle_of_work_does_not_double_it(arena
 
     await eventually(handed_out_again)
     release.set()
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert sorted(begun) == [0, 1]
     assert pool.running == 0
 
@@ -223,7 +223,7 @@ async def test_the_declaration_is_tried_until_it_succeeds(arena: Arena) -> None:
     await arena.js.delete_consumer(arena.stream, "c-low")
     await eventually(lambda: not pool.healthy)
     await arena.publish("low", 3)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert len(tries) == 3
     await eventually(lambda: pool.healthy)
 

@@ -65,7 +65,7 @@ async def test_a_burst_on_one_priority_borrows_the_idle_places(arena: Arena, nam
     await eventually(lambda: pool.running == 12)
     assert await arena.ack_pending(name) == 10
     release.set()
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
 
 
 async def test_high_gets_its_share_from_the_moment_it_comes(arena: Arena) -> None:
@@ -137,5 +137,5 @@ async def test_with_fewer_places_than_sources_all_are_served(arena: Arena, place
     assert max(waited) < 0.5
     for name in SHARES:
         await arena.publish(name, 50, first=100)
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert len(begun) == 180

@@ -33,7 +33,7 @@ async def test_done_removes_it_and_retry_brings_it_back_after_its_pause(arena: A
     seen = Seen()
     await arena.pool(handle, places=2, observer=seen)
     await arena.publish("high")
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert [later - earlier for earlier, later in pairwise(at)] == pytest.approx([0.4, 0.4], abs=0.25)
     assert [verdict for _, verdict, _ in seen.settled_ones] == [Retry(0.4), Retry(0.4), Done()]
     assert [delivery.delivered for delivery in seen.redelivered_ones] == [2, 3]
@@ -46,7 +46,7 @@ async def test_retry_at_once_goes_to_whoever_is_free(arena: Arena) -> None:
 
     await arena.pool(handle, places=2)
     await arena.publish("low")
-    took_s = await eventually(arena.empty)
+    took_s = await eventually(arena.empty, within_s=30)
     assert took_s < 1.5
 
 
@@ -65,7 +65,7 @@ async def test_a_dead_letter_is_stored_before_the_message_leaves_its_queue(arena
 
     await arena.pool(handle, places=2, bury=bury)
     await arena.publish("medium")
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert left_while_burying == [1]
     assert [(delivery.subject, reason) for delivery, reason in arena.buried] == [
         (f"{arena.stream}.medium", "version 9 is not known")
@@ -88,7 +88,7 @@ async def test_a_dead_letter_that_cannot_be_stored_stays_queued_until_it_can(
 
     await arena.pool(handle, places=2, bury=bury)
     await arena.publish("medium")
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert tries == [1, 2, 3]
     assert len(arena.buried) == 1
     assert "cannot store dead letter" in caplog.text
@@ -107,7 +107,7 @@ async def test_a_handler_that_raises_is_logged_once_each_time_and_comes_again_ev
 
     await arena.pool(handle, places=4)
     await arena.publish("high")
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     pauses = [later - earlier for earlier, later in pairwise(at)]
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8], abs=0.25)
     assert all(pause >= wanted for pause, wanted in zip(pauses, [0.1, 0.2, 0.4, 0.8], strict=True))
@@ -123,7 +123,7 @@ async def test_a_handler_that_answers_nonsense_counts_as_failed(arena: Arena, ca
 
     await arena.pool(handle, places=1)
     await arena.publish("high")
-    await eventually(arena.empty)
+    await eventually(arena.empty, within_s=30)
     assert "answered None, not Done, Retry or Buried" in caplog.text
 
 
@@ -135,7 +135,7 @@ async def test_a_handler_that_cancels_itself_loses_nothing(arena: Arena) -> None
 
     pool = await arena.pool(handle, places=1)
     await arena.publish("high", 3)
-    took_s = await eventually(arena.empty)
+    took_s = await eventually(arena.empty, within_s=30)
     assert took_s < 1.5, "given back, not left to ack_wait"
     assert pool.running == 0
 
