@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
+from shared.bus.connection import open_bus
 from shared.service import WATCH_S
 from tests.system import System
 
@@ -176,6 +177,21 @@ def named(values: Mapping[str, float], digits: int) -> str:
     return ", ".join(f"{name} {value:.{digits}f}" for name, value in values.items() if round(value, digits))
 
 
+async def calibrate(system: System) -> None:
+    """Print what one durable write costs a client here and now: machines differ by several times, hour by hour."""
+    jetstream = (await open_bus(system.client)).jetstream
+
+    async def write(name: str, count: int) -> None:
+        for number in range(count):
+            await jetstream.publish_once(f"segue.event.bench.{name}.{number}", b"x" * 512)
+
+    for at_once in (1, 16):
+        began, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(write(f"{at_once}-{place}", 800 // at_once) for place in range(at_once)))
+        wall_us, cpu_us = (time.perf_counter() - began) / 800 * 1e6, (time.process_time() - cpu) / 800 * 1e6
+        print(f"one durable write of 512 B, {at_once:2} in flight: {wall_us:.0f} µs, {cpu_us:.0f} µs of client CPU")
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=400, help="for each latency figure")
@@ -187,6 +203,7 @@ async def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         async with System(Path(folder), environment={"SEGUE_LOG_LEVEL": "warning"}) as system:
+            await calibrate(system)
             for name in arguments.kind or KINDS:
                 await measure(system, name, arguments)
 
