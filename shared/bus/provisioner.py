@@ -1,8 +1,11 @@
 """Declares the topology on a server. Idempotent: run it before every roll-out, from as many places as you like."""
 
+import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from nats.aio.client import Client
@@ -15,6 +18,7 @@ from shared.topology import Feed, Limits
 
 YOUNG_ENOUGH: Final = timedelta(hours=24)
 """What a consumer of the log that is made anew still looks at: more than any run lives, far less than the log keeps."""
+AGAIN_AFTER_S: Final = (0.05, 0.2, 0.8)
 _FIXED: Final = "can not be updated"
 """What the server says (500, 10012) of a setting that does not change on a living consumer."""
 
@@ -33,43 +37,10 @@ async def provision(client: Client, limits: Limits) -> Provisioned:
     jetstream = client.jetstream(timeout=15)
     done = Provisioned()
     for stream in (*topology.streams(limits), *topology.buckets(limits)):
-        await _declare_stream(jetstream, stream, done)
+        await _insist(partial(_declare_stream, jetstream, stream, done))
     for feed in topology.feeds():
         await declare_feed(jetstream, feed, done)
     return done
-
-
-async def _declare_stream(jetstream: JetStreamContext, wanted: StreamConfig, done: Provisioned) -> None:
-    assert wanted.name is not None
-    there = await _stream(jetstream, wanted.name)
-    if there is None:
-        try:
-            await jetstream.add_stream(wanted)
-        except APIError:
-            there = await _stream(jetstream, wanted.name)  # another provisioner, with other limits, was first
-            if there is None:
-                raise
-        else:
-            done.created.append(wanted.name)
-            return
-    if _differs(wanted, there):
-        await jetstream.update_stream(wanted)
-        done.updated.append(wanted.name)
-    else:
-        done.unchanged.append(wanted.name)
-
-
-async def _stream(jetstream: JetStreamContext, name: str) -> StreamConfig | None:
-    try:
-        return (await jetstream.stream_info(name)).config
-    except NotFoundError:
-        return None
-
-
-def _differs(wanted: StreamConfig, there: StreamConfig) -> bool:
-    """Whether a setting that we name is another on the server; what we leave to it is its own business."""
-    asked, has = wanted.as_dict(), there.as_dict()
-    return any(has.get(name) != value for name, value in asked.items() if value not in (None, False, 0, {}, []))
 
 
 async def declare_feed(
@@ -79,18 +50,49 @@ async def declare_feed(
 
     One that reads the log begins, when it is made anew, at what is young enough to matter.
     """
-    done = done if done is not None else Provisioned()
-    there = await _consumer(jetstream, feed)
-    if there is None:
+    counted = done if done is not None else Provisioned()
+    await _insist(partial(_declare_consumer, jetstream, feed, counted, now or datetime.now(UTC)))
+
+
+async def _insist(declare: Callable[[], Awaitable[None]]) -> None:
+    """Try again when the server refuses: another provisioner may have been first, a leader may just have gone."""
+    for pause_s in AGAIN_AFTER_S:
         try:
-            await jetstream.add_consumer(feed.stream, _begun(feed, now))
+            return await declare()
         except APIError:
-            there = await _consumer(jetstream, feed)  # another provisioner was first, with another begin
-            if there is None:
-                raise
-        else:
-            done.created.append(feed.durable)
-            return
+            await asyncio.sleep(pause_s)
+    return await declare()
+
+
+async def _declare_stream(jetstream: JetStreamContext, wanted: StreamConfig, done: Provisioned) -> None:
+    assert wanted.name is not None
+    try:
+        there = (await jetstream.stream_info(wanted.name)).config
+    except NotFoundError:
+        await jetstream.add_stream(wanted)
+        done.created.append(wanted.name)
+        return
+    if _differs(wanted, there):
+        await jetstream.update_stream(wanted)
+        done.updated.append(wanted.name)
+    else:
+        done.unchanged.append(wanted.name)
+
+
+def _differs(wanted: StreamConfig, there: StreamConfig) -> bool:
+    """Whether a setting that we name is another on the server; what we leave to it is its own business."""
+    asked, has = wanted.as_dict(), there.as_dict()
+    return any(has.get(name) != value for name, value in asked.items() if value not in (None, False, 0, {}, []))
+
+
+async def _declare_consumer(jetstream: JetStreamContext, feed: Feed, done: Provisioned, now: datetime) -> None:
+    try:
+        info: ConsumerInfo = await jetstream.consumer_info(feed.stream, feed.durable)
+    except NotFoundError:
+        await jetstream.add_consumer(feed.stream, _begun(feed, now))
+        done.created.append(feed.durable)
+        return
+    there = info.config
     config = feed.config().evolve(deliver_policy=there.deliver_policy, opt_start_time=there.opt_start_time)
     asked, has = config.as_dict(), there.as_dict()
     if all(has.get(name) == value for name, value in asked.items() if value is not None):
@@ -108,17 +110,9 @@ async def declare_feed(
     done.updated.append(feed.durable)
 
 
-async def _consumer(jetstream: JetStreamContext, feed: Feed) -> ConsumerConfig | None:
-    try:
-        info: ConsumerInfo = await jetstream.consumer_info(feed.stream, feed.durable)
-        return info.config
-    except NotFoundError:
-        return None
-
-
-def _begun(feed: Feed, now: datetime | None) -> ConsumerConfig:
+def _begun(feed: Feed, now: datetime) -> ConsumerConfig:
     config = feed.config()
     if not feed.from_log:
         return config
-    begin = ((now or datetime.now(UTC)) - YOUNG_ENOUGH).replace(microsecond=0)  # as precise as it comes back
+    begin = (now - YOUNG_ENOUGH).replace(microsecond=0)  # as precise as it comes back
     return config.evolve(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=begin)
