@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -167,6 +169,40 @@ async def test_killed_in_the_middle_is_taken_over_within_two_and_a_half_seconds(
         answer = await asked
         assert answer.status_code == 200, answer.text
         assert time.monotonic() - died < 3.5  # 2.5 s and the start of the spare copy
+
+
+async def test_a_stopped_process_that_wakes_up_again_changes_nothing(tmp_path: Path) -> None:
+    """One of two copies of each service stands still past its ack wait, twice, and goes on: every run ends once."""
+    async with System(tmp_path, copies=dict.fromkeys(SERVICES, 2)) as system:
+
+        async def ask(number: int) -> str:
+            path, body = ("/workflow", WORKFLOW) if number % 3 == 0 else ("/chat", {"message": f"What is {number}?"})
+            answer = await system.post(path, body)
+            assert answer.status_code == 200, answer.text
+            return str(answer.json()["run_id"])
+
+        async def stand_still(service: str) -> None:
+            zombie = system.running(service)[0]
+            for _ in range(2):
+                os.kill(zombie.pid, signal.SIGSTOP)
+                await asyncio.sleep(2.6)  # past the ack wait: its work is another's now
+                os.kill(zombie.pid, signal.SIGCONT)
+                await asyncio.sleep(0.2)
+
+        asked = 0
+        for service in SERVICES:
+            runs, _ = await asyncio.gather(asyncio.gather(*map(ask, range(30))), stand_still(service))
+            asked += len(set(runs))
+        assert asked == 120
+        ended = await system.client.jetstream().stream_info("EVENTS", subjects_filter="segue.event.*.*.ended")
+        assert list((ended.state.subjects or {}).values()) == [1] * 120
+
+        async def quiet() -> bool:
+            """Nothing is left in any queue."""
+            infos = [await system.client.jetstream().stream_info(name) for name in ("CALLS", "WORKFLOWS", "FINISHES")]
+            return all(info.state.messages == 0 for info in infos)
+
+        await eventually(quiet, within_s=15)
 
 
 async def test_server_killed_under_200_requests_in_flight(tmp_path: Path) -> None:
