@@ -36,10 +36,9 @@ async def provision(client: Client, limits: Limits) -> Provisioned:
     """Create what is missing and bring what is there to the topology's settings."""
     jetstream = client.jetstream(timeout=15)
     done = Provisioned()
-    for stream in (*topology.streams(limits), *topology.buckets(limits)):
-        await _insist(partial(_declare_stream, jetstream, stream, done))
-    for feed in topology.feeds():
-        await declare_feed(jetstream, feed, done)
+    streams = (*topology.streams(limits), *topology.buckets(limits))
+    await asyncio.gather(*(_insist(partial(_declare_stream, jetstream, stream, done)) for stream in streams))
+    await asyncio.gather(*(declare_feed(jetstream, feed, done) for feed in topology.feeds()))
     return done
 
 

@@ -31,6 +31,8 @@ STOP_WITHIN_S = 10.0
 
 _PORTS = range(20_000, 32_000)
 """Below the ephemeral ports: a client that reconnects to a dead server on an ephemeral port can reach itself."""
+_given: set[int] = set()
+"""Ports that this process was told: they may be chosen long before they are listened on, as a cluster's are."""
 _LOG_TAIL_BYTES = 2_000
 _PR_SET_PDEATHSIG = 1
 
@@ -74,9 +76,10 @@ def find_binary() -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on at `host` at this moment, below the ephemeral range."""
+    """Return a port that nobody listens on at `host` at this moment, below the ephemeral range; none of them twice."""
     for port in random.sample(_PORTS, 200):
-        if _can_bind(host, port):
+        if port not in _given and _can_bind(host, port):
+            _given.add(port)
             return port
     raise NatsServerError(f"no free port on {host} between {_PORTS.start} and {_PORTS.stop}")
 
