@@ -80,6 +80,8 @@ async def _shows(system: System, url: str) -> None:
                 answer = await client.get(f"{url}/api/v1/query", params={"query": "sum(up)"})
             except httpx.TransportError:
                 return False
+            if answer.status_code != 200:  # it listens before it is ready
+                return False
             found = answer.json()["data"]["result"]
             return bool(found) and found[0]["value"][1] == "5"
 
