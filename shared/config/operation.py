@@ -103,7 +103,7 @@ class Queuing(CamelSection):
         default=10_000,
         ge=1,
         le=10_000_000,
-        description="Requests that may wait; one more is answered 429 with Retry-After.",
+        description="Requests that may wait. One more is answered 503 with Retry-After; 429 when a tenant has half.",
     )
 
     @model_validator(mode="after")
