@@ -60,8 +60,9 @@ class Ground:
         """Declare the topology, with the usual limits where none are said; nothing to do when it is so already."""
         wanted = Limits(replicas=self.replicas, **limits)
         if _as_declared.get(self.url) != wanted:
-            bus = await self.bus()
-            await provision(bus.client, wanted)
+            client: Client = await nats.connect(self.url.split(","))
+            await provision(client, wanted)
+            await client.close()
             _as_declared[self.url] = wanted
 
     def js(self) -> JetStreamContext:

@@ -13,7 +13,6 @@ import pytest
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.payloads import (
-    CACHE_BYTES,
     CHUNK_BYTES,
     HEADER,
     REFRESHED_AFTER,
@@ -234,12 +233,17 @@ async def test_a_payload_with_other_content_is_refused(ground: Ground) -> None:
     assert issubclass(PayloadCorrupt, PayloadMissing)  # whoever deals with the one deals with the other
 
 
-async def test_what_is_remembered_is_bounded(ground: Ground) -> None:
+async def test_what_is_remembered_is_bounded(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = 2_400_000
+    monkeypatch.setattr("shared.bus.payloads.CACHE_BYTES", bound)
     payloads = Payloads(ground.buses[0].jetstream)
-    bodies = [body(CACHE_BYTES // 8 + 1) for _ in range(9)]
+    bodies = [body(bound // 8 + 1) for _ in range(9)]
     for content in bodies:
         await payloads.pack(content)
-    assert payloads._cached_bytes <= CACHE_BYTES
+    assert payloads._cached_bytes <= bound
     assert len(payloads._cache) == 7
     assert await payloads.unpack(b"", named(bodies[0])) == bodies[0]  # read again
-    assert payloads._cached_bytes <= CACHE_BYTES
+    assert payloads._cached_bytes <= bound
+    huge = body(bound // 2 + 1)
+    assert await payloads.unpack(*await payloads.pack(huge)) == huge  # not worth all the others
+    assert len(payloads._cache) == 7

@@ -8,10 +8,11 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NothingCame
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, DeliverPolicy, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from shared.bus.provisioner import YOUNG_ENOUGH, Provisioned, declare_feed, provision
 from shared.bus.server import NatsServer
@@ -133,16 +134,26 @@ async def test_what_an_operator_changed_is_brought_back(empty: Client) -> None:
 # Consumers
 
 
+async def first(subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+    """Fetch one message, as soon as a consumer that has just been declared has a leader."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await subscription.fetch(1)
+            except ServiceUnavailableError:
+                await asyncio.sleep(0.02)
+
+
 async def test_changed_settings_reach_a_consumer_that_keeps_its_place(ground: Ground) -> None:
     js = ground.js()
     feed = replace(CATEGORIZER[0], durable=f"test-{ground.tenant}", stream="OTHER", filter="other.high")
     await js.add_stream(StreamConfig(name="OTHER", subjects=["other.*"], num_replicas=ground.replicas))
     try:
         for n in range(3):
-            await js.publish("other.high", str(n).encode())
+            await ground.buses[0].jetstream.publish("other.high", str(n).encode())  # as soon as there is a leader
         await declare_feed(js, feed)
         subscription = await js.pull_subscribe_bind(feed.durable, stream="OTHER")
-        (msg,) = await subscription.fetch(1)
+        (msg,) = await first(subscription)
         await msg.ack_sync()
         info = await consumer(js, feed)
         await js.add_consumer("OTHER", info.config.evolve(ack_wait=77.0, max_ack_pending=5))

@@ -26,22 +26,25 @@ def report(what: str, value: object) -> None:
 async def test_with_a_backlog_everywhere_what_is_taken_follows_the_shares(
     arena: Arena, places: int, workers: int
 ) -> None:
-    """400 messages of each priority, work of 1 to 4 ms: of 400 taken 60, 30 and 10 in a hundred, within a tenth."""
+    """600 messages of each priority, work of 1 to 4 ms: of 800 taken 60, 30 and 10 in a hundred, give or take three.
+
+    A priority whose messages come late on a busy machine is idle for as long, and the others rightly borrow its places.
+    """
 
     async def handle(delivery: Delivery) -> Verdict:
         await asyncio.sleep(0.001 + int(delivery.data) % 4 / 1000)
         return Done()
 
     for name in SHARES:
-        await arena.publish(name, 400)
+        await arena.publish(name, 600)
     seen = Seen()
     for _ in range(workers):
         await arena.pool(handle, places=places, observer=seen)
-    await eventually(lambda: len(seen.taken_ones) >= 460, within_s=20)
-    took = counted(seen, 400, first=places * workers)
+    await eventually(lambda: len(seen.taken_ones) >= 860, within_s=20)
+    took = counted(seen, 800, first=places * workers)
     report(f"{workers} workers of {places} places", dict(took))
     for name, share in SHARES.items():
-        assert took[name] / 400 == pytest.approx(share, rel=0.1, abs=0.015)
+        assert took[name] / 800 == pytest.approx(share, abs=0.03)
 
 
 @pytest.mark.parametrize("name", ["high", "medium", "low"])

@@ -285,7 +285,9 @@ def test_an_expectation_says_what_the_key_means() -> None:
     document = reference()
     document["queuing"]["maxQueueDepth"] = 0
     expected = problems(document)["$.queuing.maxQueueDepth"].expected
-    assert expected.endswith("(Requests that may wait; one more is answered 429 with Retry-After.)")
+    assert expected.endswith(
+        "(Requests that may wait. One more is answered 503 with Retry-After; 429 when a tenant has half.)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 RUN = Run(run_id="r1", tenant="acme", born_at=NOW, deadline_at=NOW)
 KINDS = sorted(MESSAGES, key=lambda kind: kind.__name__)
 calm = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-few = settings(calm, max_examples=20)
+few = settings(calm, max_examples=12)
 
 
 def test_no_message_is_left_out() -> None:

@@ -151,5 +151,5 @@ def _without_braces(text: str) -> str:
 
 
 def test_a_long_text_of_braces_takes_no_time_to_speak_of() -> None:
-    for text in ("{" * 200_000, "}" * 200_000, "{" * 100_000 + "}" * 100_000, "{a}" * 70_000):
-        assert len(substitute(text, {"a": "12345"})) >= 100_000
+    for text in ("{" * 50_000, "}" * 50_000, "{" * 25_000 + "}" * 25_000, "{a}" * 20_000):
+        assert len(substitute(text, {"a": "12345"})) >= 25_000

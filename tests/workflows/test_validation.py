@@ -217,13 +217,13 @@ def test_values_are_as_deep_as_readers_on_the_bus_bear() -> None:
 
 
 def test_a_document_full_of_mistakes_is_answered_in_bounds_and_soon() -> None:
-    checked = validate(document(linear(*[task("{x}" * 3)] * 20_000)), CATALOGUE)
+    checked = validate(document(linear(*[task("{x}" * 3)] * 5_000)), CATALOGUE)
     assert isinstance(checked, Invalid)
     assert len(checked.problems) == MAX_PROBLEMS + 1
-    assert checked.problems[-1].message == "and 19,801 more problems"  # one each, and that there are too many tasks
-    empty = validate(document(*[linear()] * 20_000), CATALOGUE)
+    assert checked.problems[-1].message == "and 4,801 more problems"  # one each, and that there are too many tasks
+    empty = validate(document(*[linear()] * 5_000), CATALOGUE)
     assert isinstance(empty, Invalid)
-    assert empty.problems[-1].message == "and 19,800 more problems"
+    assert empty.problems[-1].message == "and 4,800 more problems"
     long = validate(
         document(linear(task("{" + "x" * 100_000 + "}", "y" * 100_000 + "!", model="z" * 100_000))), CATALOGUE
     )
@@ -279,7 +279,7 @@ ALMOST = st.fixed_dictionaries(
 )
 
 
-@settings(calm, max_examples=200)
+@settings(calm, max_examples=100)
 @given(subject=ALMOST | VALUES)
 def test_any_json_is_valid_or_has_problems_that_point_into_it(subject: Any) -> None:
     checked = validate(subject, CATALOGUE)
@@ -314,7 +314,7 @@ TYPED = st.builds(
 )
 
 
-@settings(calm, max_examples=300)
+@settings(calm, max_examples=150)
 @given(subject=TYPED)
 def test_a_valid_workflow_has_every_value_when_it_needs_it(subject: Any) -> None:
     """Run by the letter of the rules: when a task starts, all that it refers to is there; and only then is it valid."""
