@@ -12,7 +12,7 @@ once is not enough: in a cluster the consumer's leader goes on sending until it 
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 import nats.errors
@@ -22,6 +22,8 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Header
 
 from shared.bus.delivery import Source
+from shared.bus.jetstream import alone
+from shared.bus.reader import Reader
 from shared.bus.shares import Ask
 
 GRACE_S = 0.5
@@ -74,8 +76,8 @@ class Intake:
         source: Source,
         index: int,
         *,
-        on_message: Callable[["Intake", Msg, bool], Awaitable[None]],
-        on_status: Callable[["Intake", str, str], Awaitable[None]],
+        on_message: Callable[["Intake", Msg, bool], None],
+        on_status: Callable[["Intake", str, str], None],
     ) -> None:
         self.source = source
         self.index = index
@@ -94,11 +96,9 @@ class Intake:
     async def enter(self) -> None:
         """Open an inbox; leaves the one before when the last request made from it has long expired."""
         inbox = self._client.new_inbox()
-        callback = functools.partial(self._received, inbox)
+        reader = Reader(functools.partial(self._received, inbox))
         left, self._inbox = self._sub, inbox
-        self._sub = await self._client.subscribe(
-            f"{inbox}.*", cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
-        )  # fmt: skip
+        self._sub = await self._client.subscribe(f"{inbox}.*", future=reader)
         if left is not None:
             task = asyncio.create_task(self._leave_later(left, self._lost_after_s + _LISTEN_ON_S - self._clock()))
             self._leaving.add(task)
@@ -110,7 +110,7 @@ class Intake:
             return
         # One server alone is done with a subscription when it has answered a ping after it; in a cluster only the end
         # of the request says that nothing is on its way.
-        if "cluster" in self._client._server_info:  # nats-py shows it nowhere else
+        if not alone(self._client):
             while is_open() and not self.lost(self._clock()):  # noqa: ASYNC110 - it ends by a message or by the clock
                 await asyncio.sleep(_LOOK_S)
         for leaving in self._leaving:
@@ -145,16 +145,16 @@ class Intake:
         """How long the server has said nothing since it was asked something; 0 when it was asked nothing."""
         return 0.0 if self._unheard_s is None else self._clock() - self._unheard_s
 
-    async def _received(self, inbox: str, msg: Msg) -> None:
+    def _received(self, inbox: str, msg: Msg) -> None:
         self._unheard_s = None
         current = inbox == self._inbox
         if current:  # a batch of large messages may take its time, as long as they keep coming
             self._lost_after_s = max(self._lost_after_s, self._clock() + GRACE_S)
         if msg.reply:
-            await self._on_message(self, msg, current)
+            self._on_message(self, msg, current)
         elif current and msg.subject.endswith(f".{self._number}"):
             code, description = _status(msg.headers or {})
-            await self._on_status(self, code, description)
+            self._on_status(self, code, description)
 
     async def _leave_later(self, sub: Subscription, after_s: float) -> None:
         await asyncio.sleep(max(0.0, after_s))

@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, ConnectionReconnectingError, OutboundBufferLimitError
 
 from shared.bus.errors import NotProvisioned, QueueFull, Refused, Unavailable
+from shared.bus.reader import Reader
 
 WRONG_LAST_SEQUENCE: Final = 10071
 STORE_FAILED: Final = 10077
@@ -57,9 +58,9 @@ class JetStream:
         """Open the inbox. Once, after connecting; nats-py renews it on reconnect."""
         inbox = self.client.new_inbox()
         self._inbox = f"{inbox}."
-        await self.client.subscribe(f"{inbox}.*", cb=self._answered, pending_msgs_limit=0, pending_bytes_limit=0)
+        await self.client.subscribe(f"{inbox}.*", future=Reader(self._answered))
 
-    async def _answered(self, msg: Msg) -> None:
+    def _answered(self, msg: Msg) -> None:
         future = self._pending.pop(msg.subject[len(self._inbox) :], None)
         if future is not None and not future.done():
             future.set_result(msg)
@@ -144,7 +145,12 @@ class JetStream:
             raise
 
     async def last(self, stream: str, subject: str) -> Stored | None:
-        """Read the last message on a subject from the stream's leader: never stale. None when there is none."""
+        """Read the last message on a subject as the stream's leader has it: never stale. None when there is none."""
+        if alone(self.client) and (msg := await self._directly(stream, subject)) is not None:
+            headers = msg.headers or {}
+            if "Status" in headers:
+                return None
+            return Stored(headers["Nats-Subject"], msg.data, _payload_headers(headers), int(headers["Nats-Sequence"]))
         body = json.dumps({"last_by_subj": subject}).encode()
         answer = await self._insist(f"$JS.API.STREAM.MSG.GET.{stream}", body, None)
         if (error := answer.get("error")) is not None:
@@ -159,6 +165,17 @@ class JetStream:
             headers=_headers(base64.b64decode(headers)) if headers else None,
             seq=int(message["seq"]),
         )
+
+    async def _directly(self, stream: str, subject: str) -> Msg | None:
+        """Ask for the last message, or a 404, without the JetStream API; None when that is not what comes back.
+
+        Where there are no replicas this is as true as asking the leader, at a third of the server's CPU.
+        """
+        with contextlib.suppress(TimeoutError):
+            msg = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+            if (msg.headers or {}).get("Status") in {None, "404"}:
+                return msg
+        return None
 
     async def purge(self, stream: str, subject: str, *, below: int | None = None) -> None:
         """Remove what is on a subject, or of that what has a sequence under `below`. Removing nothing is fine."""
@@ -234,6 +251,15 @@ class JetStream:
         except (ConnectionClosedError, ConnectionReconnectingError, OutboundBufferLimitError) as error:
             raise TimeoutError from error
         return found
+
+
+def alone(client: Client) -> bool:
+    """Whether the server that we are connected to has JetStream for itself: no stream can have replicas.
+
+    A leaf node without JetStream of its own is in no cluster either, but the streams behind it may be.
+    """
+    server: Mapping[str, Any] = client._server_info  # nats-py shows it nowhere else; read anew on every connection
+    return "cluster" not in server and bool(server.get("jetstream"))
 
 
 def _passing(error: dict[str, Any]) -> bool:

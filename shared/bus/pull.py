@@ -8,9 +8,9 @@ begun it gives back when it stops. It survives a reconnect, a killed server, a c
 import asyncio
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 import nats.errors
 from nats.aio.client import Client
@@ -89,6 +89,7 @@ class StandingPull:
         self._intakes: tuple[Intake, ...] = ()
         self._works: dict[tuple[int, int], _Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
         self._chores: list[asyncio.Task[None]] = []
         self._restoring: dict[int, asyncio.Task[None]] = {}
         self._unserved: set[int] = set()
@@ -173,6 +174,7 @@ class StandingPull:
                         "pool %s: %d handlers ignore being cancelled; their work is given back", self.name, len(stuck)
                     )
         await asyncio.gather(*leaving)
+        await asyncio.gather(*self._errands)
         for work in list(self._works.values()):  # cancelled before the first step, or deaf
             self._let_go(work)
             await self._answer(work.reply, NAK)
@@ -213,7 +215,7 @@ class StandingPull:
                 self._wake = loop.create_future()
                 await self._wake
 
-    async def _answered(self, intake: Intake, code: str, description: str) -> None:
+    def _answered(self, intake: Intake, code: str, description: str) -> None:
         """A status message about the open request; one that was answered in full needs no more words."""
         if not self._shares.open(intake.index):
             return
@@ -229,7 +231,8 @@ class StandingPull:
                 self._restore(intake)
             case Answer.MOVED:
                 log.info("pool %s: %s %s; asking again", self.name, intake.source.durable, description)
-                await self._forget(intake)
+                self._shares.voided(intake.index)
+                self._later(intake.enter())
             case Answer.REFUSED:
                 self._shares.voided(intake.index)
                 pause_s = min(2 * self._refused_s.get(intake.index, 0.5), _MAX_PAUSE_S)
@@ -266,7 +269,7 @@ class StandingPull:
 
     # Working
 
-    async def _delivered(self, intake: Intake, msg: Msg, current: bool) -> None:
+    def _delivered(self, intake: Intake, msg: Msg, current: bool) -> None:
         """A message came; it was asked for unless it came to an inbox that was left."""
         delivery = parse(msg.subject, msg.reply, msg.data, msg.headers, intake.source.name)
         if delivery is None:
@@ -285,13 +288,19 @@ class StandingPull:
         elif self._draining or not (asked or self._shares.uninvited(intake.index, delivery.pending)):
             if asked:
                 self._shares.done()
-            await self._answer(msg.reply, NAK)
+            self._later(self._answer(msg.reply, NAK))
         else:
             work = self._works[key] = _Work(delivery, key, msg.reply, self._clock())
             task = asyncio.create_task(self._work(work))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self._stir()
+
+    def _later(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Do what the read loop cannot wait for."""
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     async def _work(self, work: _Work) -> None:
         """Run the handler on one message and settle it, once."""
