@@ -19,6 +19,7 @@ from shared.topology import Feed, Limits
 YOUNG_ENOUGH: Final = timedelta(hours=24)
 """What a consumer of the log that is made anew still looks at: more than any run lives, far less than the log keeps."""
 AGAIN_AFTER_S: Final = (0.05, 0.2, 0.8)
+ANSWERED_WITHIN_S: Final = 5.0
 _FIXED: Final = "can not be updated"
 """What the server says (500, 10012) of a setting that does not change on a living consumer."""
 
@@ -34,7 +35,7 @@ class Provisioned:
 
 async def provision(client: Client, limits: Limits) -> Provisioned:
     """Create what is missing and bring what is there to the topology's settings."""
-    jetstream = client.jetstream(timeout=15)
+    jetstream = client.jetstream(timeout=ANSWERED_WITHIN_S)
     done = Provisioned()
     streams = (*topology.streams(limits), *topology.buckets(limits))
     await asyncio.gather(*(_insist(partial(_declare_stream, jetstream, stream, done)) for stream in streams))
@@ -54,11 +55,14 @@ async def declare_feed(
 
 
 async def _insist(declare: Callable[[], Awaitable[None]]) -> None:
-    """Try again when the server refuses: another provisioner may have been first, a leader may just have gone."""
+    """Try again when the server refuses: another provisioner may have been first, a leader may just have gone.
+
+    And when it says nothing: a cluster that is asked for the same consumer by several at once may answer only one.
+    """
     for pause_s in AGAIN_AFTER_S:
         try:
             return await declare()
-        except APIError:
+        except (APIError, TimeoutError):
             await asyncio.sleep(pause_s)
     return await declare()
 

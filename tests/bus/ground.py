@@ -12,7 +12,10 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NothingCame
 from nats.js import JetStreamContext
+from nats.js.errors import ServiceUnavailableError
 
 from shared.bus.connection import Bus, open_bus, options
 from shared.bus.provisioner import provision
@@ -66,7 +69,7 @@ class Ground:
             _as_declared[self.url] = wanted
 
     def js(self) -> JetStreamContext:
-        return self.buses[0].client.jetstream(timeout=10)
+        return self.buses[0].client.jetstream(timeout=5)
 
     def run(self, run_id: str | None = None, *, lasts_s: float = 300, tenant: str | None = None) -> Run:
         now = datetime.now(UTC)
@@ -102,6 +105,22 @@ class Ground:
 
 def facts_of(run: Run) -> Facts:
     return events(run.tenant, run.run_id)
+
+
+async def fetched(
+    subscription: JetStreamContext.PullSubscription, count: int = 1, *, within_s: float = 10
+) -> list[Msg]:
+    """Fetch so many messages, as soon as the consumer has a leader: on a cluster, one just declared has none yet."""
+    msgs: list[Msg] = []
+    async with asyncio.timeout(within_s):
+        while len(msgs) < count:
+            try:
+                msgs += await subscription.fetch(count - len(msgs), timeout=1)
+            except ServiceUnavailableError:
+                await asyncio.sleep(0.02)
+            except NothingCame:
+                continue
+    return msgs
 
 
 def accepted(run: Run, message: str = "hello") -> RunAccepted:

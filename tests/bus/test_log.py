@@ -24,7 +24,7 @@ from shared.contracts.events import AttemptStarted, CallSettled, RunAccepted, Ru
 from shared.contracts.ids import Lane, Priority, Purpose
 from shared.contracts.message import ChatMessage, Run, Unreadable
 from shared.topology import EVENTS, EXECUTOR, FINISHER, FINISHER_DEADLINES, FINISHES, REQUESTS, Feed, Limits
-from tests.bus.ground import Ground, accepted, categorized, facts_of, request
+from tests.bus.ground import Ground, accepted, categorized, facts_of, fetched, request
 from tests.conftest import eventually
 
 
@@ -333,7 +333,7 @@ def finish(run: Run) -> FinishRun:
 async def taken(ground: Ground, feed: Feed, within_s: float = 5) -> Msg:
     """Take the next message of a service's consumer, by hand, and leave it un-acked."""
     subscription = await ground.js().pull_subscribe_bind(feed.durable, stream=feed.stream)
-    (msg,) = await subscription.fetch(1, timeout=within_s)
+    (msg,) = await fetched(subscription, within_s=within_s)
     await subscription.unsubscribe()
     return msg
 

@@ -8,11 +8,10 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NothingCame
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, DeliverPolicy, StreamConfig
-from nats.js.errors import NotFoundError, ServiceUnavailableError
+from nats.js.errors import NotFoundError
 
 from shared.bus.provisioner import YOUNG_ENOUGH, Provisioned, declare_feed, provision
 from shared.bus.server import NatsServer
@@ -29,7 +28,7 @@ from shared.topology import (
     feeds,
     streams,
 )
-from tests.bus.ground import Ground, accepted, facts_of, request
+from tests.bus.ground import Ground, accepted, facts_of, fetched, request
 
 EVERYTHING = {
     *(stream.name for stream in (*streams(Limits()), *buckets(Limits()))),
@@ -134,16 +133,6 @@ async def test_what_an_operator_changed_is_brought_back(empty: Client) -> None:
 # Consumers
 
 
-async def first(subscription: JetStreamContext.PullSubscription) -> list[Msg]:
-    """Fetch one message, as soon as a consumer that has just been declared has a leader."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                return await subscription.fetch(1)
-            except ServiceUnavailableError:
-                await asyncio.sleep(0.02)
-
-
 async def test_changed_settings_reach_a_consumer_that_keeps_its_place(ground: Ground) -> None:
     js = ground.js()
     feed = replace(CATEGORIZER[0], durable=f"test-{ground.tenant}", stream="OTHER", filter="other.high")
@@ -153,7 +142,7 @@ async def test_changed_settings_reach_a_consumer_that_keeps_its_place(ground: Gr
             await ground.buses[0].jetstream.publish("other.high", str(n).encode())  # as soon as there is a leader
         await declare_feed(js, feed)
         subscription = await js.pull_subscribe_bind(feed.durable, stream="OTHER")
-        (msg,) = await first(subscription)
+        (msg,) = await fetched(subscription)
         await msg.ack_sync()
         info = await consumer(js, feed)
         await js.add_consumer("OTHER", info.config.evolve(ack_wait=77.0, max_ack_pending=5))
@@ -165,7 +154,7 @@ async def test_changed_settings_reach_a_consumer_that_keeps_its_place(ground: Gr
         assert (info.config.ack_wait, info.config.max_ack_pending) == (2.0, 10_000)
         assert info.ack_floor is not None
         assert info.ack_floor.stream_seq == 1
-        (msg,) = await subscription.fetch(1)
+        (msg,) = await fetched(subscription)
         assert msg.data == b"1"
     finally:
         await js.delete_stream("OTHER")
@@ -181,7 +170,7 @@ async def test_a_setting_that_cannot_change_makes_the_consumer_anew_and_loses_no
     await declare_feed(js, feed, done)
     assert done.updated == [feed.durable]
     assert (await consumer(js, feed)).config.max_waiting == 2048
-    (msg,) = await (await js.pull_subscribe_bind(feed.durable, stream=feed.stream)).fetch(1)
+    (msg,) = await fetched(await js.pull_subscribe_bind(feed.durable, stream=feed.stream))
     assert msg.data == b"kept"
 
 
@@ -257,7 +246,7 @@ async def test_made_anew_it_reads_what_is_young_and_nothing_older(ground: Ground
     await declare_feed(js, feed, now=between + YOUNG_ENOUGH)
     try:
         subscription = await js.pull_subscribe_bind(feed.durable, stream=EVENTS)
-        msgs = await subscription.fetch(2, timeout=5)
+        msgs = await fetched(subscription, 2)
         assert [msg.subject for msg in msgs] == [facts_of(run).accepted for run in runs[1:]]
         with pytest.raises(NothingCame):
             await subscription.fetch(1, timeout=0.2)
