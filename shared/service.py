@@ -36,6 +36,9 @@ DRAIN_S = 15.0
 WATCH_S = 5.0
 CANARY_MAX_AGE_S = 2.0
 CANARY_TTL = {"Nats-TTL": "60s"}
+KEEP_ALIVE_S = 75
+"""How long an idle connection is kept. Longer than clients and proxies keep theirs (httpx and uvicorn 5 s, nginx 60 s):
+when both sides let go at the same moment, a request that is just being sent is lost without an answer."""
 
 
 @dataclass(slots=True)
@@ -232,6 +235,7 @@ def serve(app: Any, *, service: str, host: str, port: int, log_level: str) -> No
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(DRAIN_S),
         )
     except KeyboardInterrupt:
