@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 
@@ -334,7 +334,8 @@ async def test_a_change_of_leader_interrupts_nothing(arena: Arena) -> None:
         return Done()
 
     await arena.pool(handle, places=4)
-    publishing = asyncio.create_task(_publish_slowly(arena, 300))
+    enough = asyncio.Event()
+    publishing = asyncio.create_task(_publish_slowly(arena, until=enough))
     for api in ("CONSUMER.LEADER.STEPDOWN.{}.c-high", "STREAM.LEADER.STEPDOWN.{}", "CONSUMER.LEADER.STEPDOWN.{}.c-low"):
         await asyncio.sleep(0.3)
         done = len(handled)
@@ -342,9 +343,10 @@ async def test_a_change_of_leader_interrupts_nothing(arena: Arena) -> None:
         began = time.monotonic()
         await eventually(lambda done=done: len(handled) > done + 20)  # type: ignore[misc]
         report(f"20 more after {api}", time.monotonic() - began)
-    await publishing
+    enough.set()
+    published = await publishing
     await eventually(arena.empty, within_s=10)
-    assert set(handled) == set(range(300))
+    assert set(handled) == set(range(published))
 
 
 @pytest.mark.cluster
@@ -363,7 +365,8 @@ async def test_the_leaders_server_killed_under_load_loses_nothing(
 
     for _ in range(2):
         await arena.pool(handle, places=4)
-    publishing = asyncio.create_task(_publish_slowly(arena, 400))
+    enough = asyncio.Event()
+    publishing = asyncio.create_task(_publish_slowly(arena, until=enough))
     await eventually(lambda: len(handled) > 60)
     cluster = (await arena.info("high")).cluster
     assert cluster is not None
@@ -373,9 +376,10 @@ async def test_the_leaders_server_killed_under_load_loses_nothing(
     killed = time.monotonic()
     try:
         await eventually(lambda: handled[-1][0] > killed + 0.3, within_s=15)
-        await publishing
+        enough.set()
+        published = await publishing
         await eventually(arena.empty, within_s=20)
-        assert {i for _, i in handled} == set(range(400))
+        assert {i for _, i in handled} == set(range(published))
         orphaned = [at for at, i in handled if i % 3 == 0]
         pauses = [later - earlier for earlier, later in pairwise(orphaned) if later > killed]
         report("longest pause of the consumer that lost its leader", max(pauses))
@@ -384,9 +388,11 @@ async def test_the_leaders_server_killed_under_load_loses_nothing(
         await nats_cluster.settled()
 
 
-async def _publish_slowly(arena: Arena, n: int) -> None:
-    """Publish over about a second and a half, each message until it is stored."""
-    for i in range(n):
+async def _publish_slowly(arena: Arena, *, until: asyncio.Event) -> int:
+    """Publish some hundred messages a second, each until it is stored; returns how many there were."""
+    for i in count():
+        if until.is_set():
+            return i
         while True:
             try:
                 await arena.js.publish(
@@ -399,3 +405,4 @@ async def _publish_slowly(arena: Arena, n: int) -> None:
             except Exception:  # noqa: BLE001 - without a leader: the same message again
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.002)
+    raise AssertionError("count() has no end")
