@@ -19,6 +19,7 @@ def limits_of(configuration: Configuration, environment: Environment) -> Limits:
     return Limits(
         max_queue_depth=configuration.queuing.max_queue_depth,
         max_queue_depth_per_tenant=max(1, configuration.queuing.max_queue_depth // 2),
+        max_workflows=configuration.orchestration.max_concurrent_workflows,
         retention_days=configuration.orchestration.state_retention_days,
         replicas=environment.replicas,
     )

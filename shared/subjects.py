@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.contracts.ids import Lane, Priority, Purpose
+from shared.contracts.ids import Lane, Priority, Purpose, Verb
 from shared.contracts.message import Run
 
 ROOT = "segue"
@@ -42,6 +42,26 @@ def wait(run: Run, purpose: Purpose, name: str) -> str:
 def finish(run: Run) -> str:
     """Of `FinishRun`; read by the finisher."""
     return f"{ROOT}.finish.{run.priority}.{run.run_id}"
+
+
+def begin(run: Run) -> str:
+    """Of `BeginRun`: a planned run that waits for a place among the running workflows; the planner's own."""
+    return f"{ROOT}.begin.{run.priority}.{run.run_id}"
+
+
+def control(tenant: str, run_id: str, verb: Verb) -> str:
+    """Of `ControlRun`; `cancel` is read by the finisher, the others by the planner."""
+    return f"{ROOT}.control.{tenant}.{run_id}.{verb}"
+
+
+def task_timer(run_id: str, task: str) -> str:
+    """Of a task's deadline while it is scheduled: targets `task_due`; those of a run are purged when it ends."""
+    return f"{ROOT}.tasktimer.{run_id}.{task}"
+
+
+def task_due(run_id: str, task: str) -> str:
+    """Of `TaskDue`, fired by the bus; read by the planner."""
+    return f"{ROOT}.due.task.{run_id}.{task}"
 
 
 def timer(run_id: str) -> str:
@@ -90,6 +110,19 @@ class Facts:
     @property
     def ended(self) -> str:
         return f"{self.prefix}.ended"
+
+    def expanded(self, task: str) -> str:
+        return f"{self.prefix}.expanded.{task}"
+
+    def approval(self, task: str) -> str:
+        return f"{self.prefix}.approval.{task}"
+
+    def hold(self, number: int) -> str:
+        return f"{self.prefix}.hold.{number}"
+
+    def late(self, purpose: Purpose, name: str) -> str:
+        """What a call cost although somebody else had settled it."""
+        return f"{self.prefix}.call.{purpose}.{name}.late"
 
     @property
     def all(self) -> str:

@@ -18,7 +18,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from shared.contracts.ids import Lane, Priority, Purpose
+from shared.contracts.ids import Lane, Priority, Purpose, Verb
 from shared.subjects import ROOT
 
 REQUESTS = "REQUESTS"
@@ -47,6 +47,8 @@ class Limits:
     max_queue_depth: int = 10_000
     max_queue_depth_per_tenant: int = 5_000
     """Of one tenant and priority, so that one tenant cannot fill the queue."""
+    max_workflows: int = 1_000
+    """That run at the same time; the others wait for their turn."""
     retention_days: float = 30
     session_days: float = 30
     replicas: int = 1
@@ -83,11 +85,18 @@ def _by_priority(stream: str, service: str, pattern: str) -> tuple[Feed, ...]:
 
 CATEGORIZER = _by_priority(REQUESTS, "categorizer", f"{ROOT}.request.*.{{p}}")
 PLANNER = _by_priority(WORKFLOWS, "planner", f"{ROOT}.workflow.*.{{p}}.*")
+PLANNER_BEGIN = _by_priority(FINISHES, "planner-begin", f"{ROOT}.begin.{{p}}.*")
+PLANNER_CONTROLS = tuple(
+    Feed(FINISHES, f"planner-{verb}", f"{ROOT}.control.*.*.{verb}") for verb in Verb if verb is not Verb.CANCEL
+)
+PLANNER_DUE = Feed(FINISHES, "planner-due", f"{ROOT}.due.task.*.*")
+PLANNER_APPROVALS = Feed(EVENTS, "planner-approvals", f"{ROOT}.event.*.*.approval.*", from_log=True)
 PLANNER_SETTLED = Feed(EVENTS, "planner-settled", f"{ROOT}.event.*.*.call.{Purpose.TASK}.*.settled", from_log=True)
 EXECUTOR: Mapping[Lane, tuple[Feed, ...]] = {
     lane: _by_priority(CALLS, f"executor-{lane}", f"{ROOT}.call.{lane}.{{p}}.>") for lane in Lane
 }
 FINISHER = _by_priority(FINISHES, "finisher", f"{ROOT}.finish.{{p}}.*")
+FINISHER_CANCELS = Feed(FINISHES, "finisher-cancels", f"{ROOT}.control.*.*.{Verb.CANCEL}")
 FINISHER_DEADLINES = Feed(FINISHES, "finisher-deadlines", f"{ROOT}.deadline.*")
 FINISHER_ANSWERS = Feed(EVENTS, "finisher-answers", f"{ROOT}.event.*.*.call.{Purpose.ANSWER}.*.settled", from_log=True)
 
@@ -96,7 +105,8 @@ def feeds() -> tuple[Feed, ...]:
     """Every durable consumer."""
     calls = (feed for lane in Lane for feed in EXECUTOR[lane])
     return (
-        *CATEGORIZER, *PLANNER, PLANNER_SETTLED, *calls, *FINISHER, FINISHER_DEADLINES, FINISHER_ANSWERS,
+        *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_APPROVALS, PLANNER_SETTLED,
+        *calls, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
     )  # fmt: skip
 
 
@@ -136,8 +146,11 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         StreamConfig(
             name=FINISHES,
-            description="runs to end, and the deadlines of those that have not",
-            subjects=[f"{ROOT}.finish.*.*", f"{ROOT}.deadline.*", f"{ROOT}.timer.*"],
+            description="runs to begin, to control and to end, and the deadlines of what has not",
+            subjects=[
+                f"{ROOT}.finish.*.*", f"{ROOT}.deadline.*", f"{ROOT}.timer.*", f"{ROOT}.begin.*.*",
+                f"{ROOT}.control.*.*.*", f"{ROOT}.due.>", f"{ROOT}.tasktimer.*.*",
+            ],  # fmt: skip
             **scheduled,
         ),
         StreamConfig(
@@ -170,12 +183,13 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
 def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
     """Every bucket, as the stream that it is, in the layout that NATS clients expect (ADR-8, ADR-20)."""
 
-    def keys(name: str, what: str, age_s: float) -> StreamConfig:
+    def keys(name: str, what: str, age_s: float, most: int = -1) -> StreamConfig:
         return StreamConfig(
             name=f"KV_{name}",
             description=what,
             subjects=[f"$KV.{name}.>"],
             max_msgs_per_subject=1,
+            max_msgs=most,
             max_age=age_s,
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
@@ -200,6 +214,10 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
 
     return (
         keys(SESSIONS, "conversations, `<tenant>.<session>`; written by the finisher", limits.session_days * DAY_S),
-        keys(RUNS, "workflows' progress, `<tenant>.<run>`; written by the planner", limits.retention_days * DAY_S),
+        # A record is a running workflow's place: a new one is refused at the bound, one that is there can change.
+        keys(
+            RUNS, "workflows that run, `<tenant>.<run>`; the planner's, removed by the finisher",
+            limits.retention_days * DAY_S, limits.max_workflows,
+        ),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
     )

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from shared.contracts.ids import CallName, Category, Lane, Purpose
+from shared.contracts.ids import CallName, Category, Lane, Purpose, RunId, TenantId, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Part, Run, Usage, Usd
-from shared.contracts.workflow import Workflow
+from shared.contracts.workflow import TaskConfig, Workflow
 
 
 class ChatRequest(Part):
@@ -39,6 +39,10 @@ class Spent(Part):
     simulated: bool = False
     cost_known: bool = True
     """False: at least one call's price nobody knows, so that `cost_usd` is too low."""
+    reused: NonNegativeInt = 0
+    """Calls whose answers were taken from an earlier run; among `calls`."""
+    saved_usd: Usd = 0.0
+    """What those had cost."""
 
     def plus(self, other: "Spent") -> "Spent":
         return Spent(
@@ -47,7 +51,30 @@ class Spent(Part):
             usage=self.usage.plus(other.usage),
             simulated=self.simulated or other.simulated,
             cost_known=self.cost_known and other.cost_known,
+            reused=self.reused + other.reused,
+            saved_usd=self.saved_usd + other.saved_usd,
         )
+
+
+class Edit(Part):
+    """What a fork changes in one task."""
+
+    prompt: str | None = None
+    model: str | None = None
+    config: TaskConfig | None = None
+
+
+class Lineage(Part):
+    """Where a run comes from. What its parent has settled well is taken from there, not paid for again."""
+
+    parent: RunId
+    kind: Literal["retry", "fork"]
+    start_at: tuple[str, ...] = ()
+    """Outputs of the tasks that are done again, with all that follows from them."""
+    edits: dict[str, Edit] = Field(default_factory=dict)
+    """By a task's output; such a task is done again."""
+    variables: dict[str, JsonValue] = Field(default_factory=dict)
+    """Variables with other values; whoever refers to them is done again."""
 
 
 class SubmitRequest(Message):
@@ -59,6 +86,7 @@ class SubmitRequest(Message):
     run: Run
     request: ChatRequest
     source: Literal["gateway", "bus"] = "bus"
+    lineage: Lineage | None = None
 
 
 class PlanRun(Message):
@@ -74,6 +102,9 @@ class PlanRun(Message):
     spent: Spent = Field(default_factory=Spent)
     source: Literal["gateway", "categorizer", "bus"] = "bus"
     """Who wrote it: a run that comes by the bus gets its deadline from the planner."""
+    lineage: Lineage | None = None
+    plan_only: bool = False
+    """The run ends with its plan; nothing of it is carried out."""
 
 
 class FailedAttempt(Part):
@@ -139,7 +170,7 @@ class FinishRun(Message):
     """
 
     run: Run
-    outcome: Literal["denied", "failed", "workflow"]
+    outcome: Literal["denied", "failed", "workflow", "planned"]
     fault: Fault | None = None
 
 
@@ -152,8 +183,44 @@ class DeadlinePassed(Message):
     run: Run
 
 
+class BeginRun(Message):
+    """Begin a planned run as soon as there is a place for one more workflow. Subject: `segue.begin.<priority>.<run>`.
+
+    Written by the planner when there is none, and read by it: in order, one at a time.
+    """
+
+    run: Run
+
+
+class TaskDue(Message):
+    """A task's time is over, or that of the person who is asked. Kept by the bus as a scheduled message, fired to
+    `segue.due.task.<run>.<task>`; read by the planner. A task that is settled by then is left alone.
+    """
+
+    run: Run
+    task: CallName
+
+
+class ControlRun(Message):
+    """What a person or a program wants of a run that goes on. Subject: `segue.control.<tenant>.<run>.<verb>`.
+
+    `cancel` is read by the finisher, the others by the planner. One that no longer fits the run's state changes nothing.
+    """
+
+    run_id: RunId
+    tenant: TenantId
+    verb: Verb
+    by: str = "somebody"
+    """Who wants it, as far as that is known."""
+    reason: str | None = None
+    task: str | None = None
+    """`approve`, `reject`: the output of the task that waits; absent: the only one that does."""
+
+
 class CancelRun(Message):
-    """Stop working for a run. A hint over core NATS on `segue.cancel.<tenant>.<run>`; the log decides."""
+    """Stop working for a run, or for one of its calls. A hint over core NATS on `segue.cancel.<tenant>.<run>`; the log
+    decides."""
 
     run_id: str
     reason: str = "cancelled"
+    call: CallName | None = None

@@ -1,11 +1,11 @@
 """Events: the facts of a run, each on one subject of the log, written once only, never changed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from shared.contracts.commands import ChatRequest, FailedAttempt, Spent, UnknownAttempt, WorkflowRequest
-from shared.contracts.ids import CallName, Category, Purpose
+from shared.contracts.commands import ChatRequest, FailedAttempt, Lineage, Spent, UnknownAttempt, WorkflowRequest
+from shared.contracts.ids import CallName, Category, Purpose, RunId
 from shared.contracts.message import ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import Workflow
 
@@ -16,6 +16,7 @@ class RunAccepted(Message):
     run: Run
     request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
     by: Literal["categorizer", "planner"]
+    lineage: Lineage | None = None
 
 
 class RunCategorized(Message):
@@ -44,6 +45,52 @@ class RunPlanned(Message):
     repairs: NonNegativeInt = 0
     note: str | None = None
     spent: Spent = Field(default_factory=Spent)
+    plan_only: bool = False
+    parent: RunId | None = None
+    """The run whose settled calls are taken over, but for those of `again`."""
+    again: tuple[CallName, ...] = ()
+
+
+class TaskExpanded(Message):
+    """The workflow that a task's model wrote to be run in its place. `event.….expanded.<task>`, by the planner."""
+
+    run: Run
+    task: CallName
+    workflow: Workflow
+
+
+class ApprovalDecided(Message):
+    """What was decided about a task that waits for a person. `event.….approval.<task>`, by the planner."""
+
+    run: Run
+    task: CallName
+    approved: bool
+    by: str
+    """Who decided; `timeout` when nobody did in time."""
+    comment: str | None = None
+
+
+class RunHeld(Message):
+    """The run is paused, or goes on. `event.….hold.<n>`, by the planner; the latest counts."""
+
+    run: Run
+    number: PositiveInt
+    held: bool
+    by: str
+    reason: str | None = None
+
+
+class CallWrittenOff(Message):
+    """What a call still cost after somebody else had settled it: a time-out, a cancellation. `event.….call.….late`."""
+
+    run: Run
+    call: CallName
+    purpose: Purpose
+    role: str
+    model: str | None = None
+    usage: Usage = Field(default_factory=Usage)
+    cost_usd: Usd = 0.0
+    cost_known: bool = True
 
 
 class AttemptStarted(Message):
@@ -66,13 +113,20 @@ class AttemptStarted(Message):
 
 
 class Progress(Message):
-    """How far a workflow is: one letter a task in `states`. In the `runs` bucket; the planner's own.
+    """How far a workflow is. In the `runs` bucket; the planner's own; it is there from the run's beginning to its end.
 
-    A cache of the log that parallel settlements meet in: it can be rebuilt from the plan and the settled calls.
+    A cache of the log that parallel settlements meet in: it can be rebuilt from the plan and what is settled.
     """
 
-    states: str = Field(pattern=r"^[wsdf]*$")
-    """In the plan's order: waiting, started, done, failed."""
+    states: dict[str, Annotated[str, Field(pattern=r"^[saredfkcu]$")]] = Field(default_factory=dict)
+    """By task, one letter each (see `services.planner.advance`); a task that is not here waits."""
+    fans: dict[str, Annotated[str, Field(pattern=r"^[wsredfcu]*$")]] = Field(default_factory=dict)
+    """By task with `for_each`: a letter for every item."""
+    held: bool = False
+    holds: NonNegativeInt = 0
+    """How many `hold` facts are taken in."""
+    cost_usd: Usd = 0.0
+    """Of the settled calls that are taken in."""
 
 
 class CallSettled(Message):
@@ -104,6 +158,9 @@ class CallSettled(Message):
     note: str | None = None
     spent: Spent = Field(default_factory=Spent)
     """By the calls of this run before this one, as the command said."""
+    reused_from: RunId | None = None
+    """Taken over from this run: it cost nothing here, and `saved_usd` there."""
+    saved_usd: Usd = 0.0
 
     def as_spent(self) -> Spent:
         """Return what this call alone cost."""
@@ -113,7 +170,29 @@ class CallSettled(Message):
             usage=self.usage,
             simulated=self.simulated,
             cost_known=self.cost_known,
+            reused=1 if self.reused_from is not None else 0,
+            saved_usd=self.saved_usd,
         )
+
+
+class FailedTask(Part):
+    """A task that failed, in a run's end."""
+
+    task: str
+    """Its output's name."""
+    code: str
+    message: str
+
+
+class Failure(Part):
+    """What failed, what is kept of it, and what can be done now: as data."""
+
+    failed: tuple[FailedTask, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Outputs that are there; a retry pays for none of them again."""
+    not_done: tuple[str, ...] = ()
+    """Outputs of tasks that were not begun, or not ended."""
+    next_steps: tuple[str, ...] = ()
 
 
 class RunEnded(Message):
@@ -127,6 +206,8 @@ class RunEnded(Message):
     result: dict[str, JsonValue] | None = None
     """A workflow's variables and outputs by name."""
     fault: Fault | None = None
+    failure: Failure | None = None
+    """Of a workflow that failed, was cancelled or ran out of time."""
     note: str | None = None
     role: str | None = None
     model: str | None = None

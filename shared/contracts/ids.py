@@ -27,6 +27,16 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+class Verb(StrEnum):
+    """What can be wanted of a run that goes on."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
 class Lane(StrEnum):
     """Which executors' places a call takes. Decisions have their own, so that they never queue behind answers."""
 
