@@ -148,9 +148,14 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
             name=FINISHES,
             description="runs to begin, to control and to end, and the deadlines of what has not",
             subjects=[
-                f"{ROOT}.finish.*.*", f"{ROOT}.deadline.*", f"{ROOT}.timer.*", f"{ROOT}.begin.*.*",
-                f"{ROOT}.control.*.*.*", f"{ROOT}.due.>", f"{ROOT}.tasktimer.*.*",
-            ],  # fmt: skip
+                f"{ROOT}.finish.*.*",
+                f"{ROOT}.deadline.*",
+                f"{ROOT}.timer.*",
+                f"{ROOT}.begin.*.*",
+                f"{ROOT}.control.*.*.*",
+                f"{ROOT}.due.>",
+                f"{ROOT}.tasktimer.*.*",
+            ],
             **scheduled,
         ),
         StreamConfig(
@@ -216,8 +221,10 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
         keys(SESSIONS, "conversations, `<tenant>.<session>`; written by the finisher", limits.session_days * DAY_S),
         # A record is a running workflow's place: a new one is refused at the bound, one that is there can change.
         keys(
-            RUNS, "workflows that run, `<tenant>.<run>`; the planner's, removed by the finisher",
-            limits.retention_days * DAY_S, limits.max_workflows,
+            RUNS,
+            "workflows that run, `<tenant>.<run>`; the planner's, removed by the finisher",
+            limits.retention_days * DAY_S,
+            limits.max_workflows,
         ),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
     )

@@ -204,7 +204,7 @@ class TaskDue(Message):
 class ControlRun(Message):
     """What a person or a program wants of a run that goes on. Subject: `segue.control.<tenant>.<run>.<verb>`.
 
-    `cancel` is read by the finisher, the others by the planner. One that no longer fits the run's state changes nothing.
+    `cancel` is read by the finisher, the others by the planner. One that does not fit the run's state changes nothing.
     """
 
     run_id: RunId

@@ -91,7 +91,7 @@ class Task(Part):
 
 
 class Queue(Part):
-    """Tasks that run together (`linear`), one after the other (`inline`), or as soon as what they need is there (`graph`)."""
+    """Tasks that run together (`linear`), one after the other (`inline`), or once what they need is there (`graph`)."""
 
     type: Literal["linear", "inline", "graph"]
     tasks: tuple[Task, ...] = Field(min_length=1)

@@ -130,7 +130,7 @@ def unnamed_output(queue: int, task: int) -> str:
 
 def named(task: Task, queue: int, place: int) -> str:
     """Return the name that a task's output goes by."""
-    return task.output_variable or unnamed_output(queue, place)
+    return task.output_variable if task.output_variable is not None else unnamed_output(queue, place)
 
 
 def kind_of(task: Task) -> Kind:
@@ -231,7 +231,7 @@ def edges(scope: Scope) -> Iterator[tuple[str, str]]:
 
 
 def after(graph: Graph, starts: Sequence[str]) -> frozenset[str]:
-    """Return the tasks of the outermost scope that follow from `starts` (names), those included, with all their parts."""
+    """Return the tasks of the outermost scope that follow from `starts` (names), those included."""
     again: set[str] = set(starts)
     grown = True
     while grown:  # a graph queue's tasks stand in any order

@@ -102,7 +102,7 @@ def _put_in(name: str, values: Mapping[str, JsonValue], written: str) -> str:
     try:
         return as_text(value_at(name, values))
     except KeyError:
-        return ""  # a part that the value does not have
+        return written  # the value has no such part: shown, not hidden
 
 
 def as_text(value: JsonValue) -> str:

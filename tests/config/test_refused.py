@@ -146,7 +146,7 @@ WRONG: list[tuple[Change, str, str, str]] = [
         put("workflow_templates", "research_report", "workflow", 0, "type", "parallel"),
         "$.workflow_templates.research_report.workflow[0].type",
         '"parallel"',
-        "'linear' or 'inline'",
+        "'linear', 'inline' or 'graph'",
     ),
     (
         put("workflow_templates", "research_report", "workflow", 0, "tasks", []),

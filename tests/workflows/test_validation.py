@@ -91,7 +91,7 @@ def test_what_is_fine(queues: Sequence[Mapping[str, object]]) -> None:
         ([linear(task("{late}")), linear(task(out="late"))], [("circular_variable", f"{P}.prompt")]),
         ([linear(task(input_image="{x}"))], [("undefined_variable", f"{P}.input_image")]),
         ([linear(task(input_image="{i}", out="i"))], [("circular_variable", f"{P}.input_image")]),
-        ([linear(task()), linear(task("{task_1_1}"))], [("undefined_variable", "$.workflow[1].tasks[0].prompt")]),
+        ([linear(task()), linear(task("{task_1_2}"))], [("undefined_variable", "$.workflow[1].tasks[0].prompt")]),
         # names
         ([linear(task(out="a"), task(out="a"))], [("duplicate_name", "$.workflow[0].tasks[1].output_variable")]),
         ([inline(task(out="a"), task(out="a"))], [("duplicate_name", "$.workflow[0].tasks[1].output_variable")]),
