@@ -114,6 +114,9 @@ class Facts:
     def expanded(self, task: str) -> str:
         return f"{self.prefix}.expanded.{task}"
 
+    def asked(self, task: str) -> str:
+        return f"{self.prefix}.asked.{task}"
+
     def approval(self, task: str) -> str:
         return f"{self.prefix}.approval.{task}"
 
@@ -131,6 +134,10 @@ class Facts:
     @property
     def all_settled(self) -> tuple[str, ...]:
         return tuple(f"{self.prefix}.call.{purpose}.*.settled" for purpose in Purpose)
+
+    @property
+    def all_settled_but_tasks(self) -> tuple[str, ...]:
+        return tuple(f"{self.prefix}.call.{purpose}.*.settled" for purpose in Purpose if purpose is not Purpose.TASK)
 
     def every_attempt(self, attempt: int) -> str:
         """Of all calls, those with this number."""

@@ -124,7 +124,8 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
     @service.broker.subscriber(subjects.cancel("*", "*"), title="cancelled", description="A run that is over.")
     async def cancelled(message: NatsMessage) -> None:
         tenant, run_id = subjects.cancelled(message.raw_message.subject)
-        running.cancel(tenant, run_id, CancelRun.decode(message.body).reason)
+        hint = CancelRun.decode(message.body)
+        running.cancel(tenant, run_id, hint.reason, hint.call)
 
     @service.broker.subscriber(
         subjects.working(f"{running.executor}.*"), title="working", description="Whether a claim is still worked on."

@@ -23,7 +23,7 @@ from shared.bus.errors import Unavailable
 from shared.bus.payloads import PayloadMissing
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall
-from shared.contracts.events import AttemptStarted, CallSettled
+from shared.contracts.events import AttemptStarted, CallSettled, CallWrittenOff
 from shared.contracts.message import Fault, Unreadable
 from shared.faults import point
 from shared.observe import metrics
@@ -73,7 +73,10 @@ class Executor:
             await settle_unreadable(self.bus, delivery.subject, body, str(error))
             raise Poison(str(error)) from error
         run = command.run
-        with bound(run_id=run.run_id, tenant=run.tenant, call=command.call), self.running.enter(run) as working:
+        with (
+            bound(run_id=run.run_id, tenant=run.tenant, call=command.call),
+            self.running.enter(run, command.call) as working,
+        ):
             return await self._execute(command, delivery, working)
 
     async def _execute(self, command: ExecuteCall, delivery: Delivery, working: Working) -> Verdict:
@@ -240,8 +243,25 @@ class Executor:
                 log.warning("settlement.waits", extra={"error": str(error)})
         if written.mine:
             _count_call(fact)
+        elif fact.cost_usd or not fact.cost_known:
+            await self._write_off(fact)
         point("executor.settled")
         return Done()
+
+    async def _write_off(self, fact: CallSettled) -> None:
+        """Book what a call cost that somebody else had settled before: its time was over, or another copy did it."""
+        subject = subjects.events(fact.run.tenant, fact.run.run_id).late(fact.purpose, fact.call)
+        late = CallWrittenOff(
+            run=fact.run,
+            call=fact.call,
+            purpose=fact.purpose,
+            role=fact.role,
+            model=fact.model,
+            usage=fact.usage,
+            cost_usd=fact.cost_usd,
+            cost_known=fact.cost_known,
+        )
+        await self.bus.log.write(subject, late)
 
 
 def _count_call(fact: CallSettled) -> None:

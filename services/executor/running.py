@@ -18,6 +18,7 @@ class Cancelled(Exception):
 class Working:
     """A call in this process's hands."""
 
+    call: str = ""
     claims: list[str] = field(default_factory=list)
     cancelled: str | None = None
     """The reason, once it is."""
@@ -58,10 +59,10 @@ class Running:
     _claims: set[str] = field(default_factory=set)
 
     @contextmanager
-    def enter(self, run: Run) -> Iterator[Working]:
+    def enter(self, run: Run, call: str = "") -> Iterator[Working]:
         """Hold a call of `run` while its handler runs."""
         key = (run.tenant, run.run_id)
-        working = Working()
+        working = Working(call)
         self._by_run[key].add(working)
         try:
             yield working
@@ -82,9 +83,9 @@ class Running:
     def works_on(self, claim: str) -> bool:
         return claim in self._claims
 
-    def cancel(self, tenant: str, run_id: str, reason: str) -> int:
-        """Stop what is done for a run; returns how many calls that were."""
-        there = self._by_run.get((tenant, run_id), set())
-        for working in tuple(there):
+    def cancel(self, tenant: str, run_id: str, reason: str, call: str | None = None) -> int:
+        """Stop what is done for a run, or for one of its calls; returns how many calls that were."""
+        there = [one for one in self._by_run.get((tenant, run_id), set()) if call in (None, one.call)]
+        for working in there:
             working.cancel(reason)
         return len(there)

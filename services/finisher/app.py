@@ -8,7 +8,7 @@ from shared.config import Configuration
 from shared.config.environment import Environment
 from shared.pool import pool
 from shared.service import Service, Work, run
-from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES
+from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_CANCELS, FINISHER_DEADLINES
 
 NAME = "finisher"
 PORT = 9104
@@ -40,7 +40,11 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         answers = pool(bus, NAME, [FINISHER_ANSWERS], finisher.answered, places=ANSWER_PLACES)
         finishes = pool(bus, NAME, FINISHER, finisher.finished, places=PLACES, shares=configuration.queuing.shares)
         deadlines = pool(bus, NAME, [FINISHER_DEADLINES], finisher.overdue, places=32)
-        return Work(pulls=[answers, finishes, deadlines], feeds=[*FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES])
+        cancels = pool(bus, NAME, [FINISHER_CANCELS], finisher.cancelled, places=32)
+        return Work(
+            pulls=[answers, finishes, deadlines, cancels],
+            feeds=[*FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES, FINISHER_CANCELS],
+        )
 
     return Service(NAME, environment.nats_url, assemble)
 

@@ -5,9 +5,12 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from services.finisher.through import UNSAID, Through
 from shared.contracts.commands import ChatRequest, FinishRun, Spent
 from shared.contracts.events import (
     CallSettled,
+    FailedTask,
+    Failure,
     RunAccepted,
     RunCategorized,
     RunEnded,
@@ -17,14 +20,11 @@ from shared.contracts.events import (
 )
 from shared.contracts.ids import Category
 from shared.contracts.message import ChatMessage, Fault, Run
-from shared.contracts.workflow import Task, Workflow
 from shared.conversation import user_message
-from shared.workflows.validation import unnamed_output
+from shared.workflows.substitution import as_text
 
 KEPT_SESSION_CHARS = 4_000_000
 """A session keeps its latest turns within this, which is more than any model of 2026 can read (900,000 tokens)."""
-
-UNSAID = Fault(type="fatal", code="unknown", message="the call failed and did not say why")
 
 
 def of_answer(settled: CallSettled, now: datetime) -> RunEnded:
@@ -56,7 +56,7 @@ def of_deadline(
     category: Category | None,
     spent: Spent,
     waited_for: str,
-    result: Mapping[str, JsonValue] | None,
+    through: Through | None,
     now: datetime,
 ) -> RunEnded:
     """Return the end of a run whose time is over: what it waited for, and what it has so far."""
@@ -72,71 +72,87 @@ def of_deadline(
         outcome="failed",
         category=category,
         fault=fault,
+        failure=failure_of(run, through) if through is not None else None,
         spent=spent,
-        result=dict(result) if result else None,
+        result=_so_far(through),
         ended_at=now,
     )
 
 
-def named_tasks(workflow: Workflow) -> tuple[tuple[str, str, Task], ...]:
-    """Return every task as (its call's name, its output's name, itself), in the plan's order."""
-    return tuple(
-        (f"{q}-{t}", task.output_variable or unnamed_output(q, t), task)
-        for q, queue in enumerate(workflow.workflow)
-        for t, task in enumerate(queue.tasks)
+def of_cancel(
+    run: Run,
+    category: Category | None,
+    spent: Spent,
+    by: str,
+    reason: str | None,
+    through: Through | None,
+    now: datetime,
+) -> RunEnded:
+    """Return the end of a run that somebody does not want any more: with what it has so far."""
+    said = f"cancelled by {by}" + (f": {reason}" if reason else "")
+    return RunEnded(
+        run=run,
+        outcome="cancelled",
+        category=category,
+        fault=Fault(type="logical", code="cancelled", status=409, message=said),
+        failure=failure_of(run, through) if through is not None else None,
+        spent=spent,
+        result=_so_far(through),
+        ended_at=now,
     )
 
 
-def outputs(workflow: Workflow, settled: Mapping[str, CallSettled]) -> dict[str, JsonValue]:
-    """Return what the answered tasks put out, by name, in the plan's order."""
-    return {
-        output: settled[name].text or ""
-        for name, output, _ in named_tasks(workflow)
-        if name in settled and settled[name].outcome == "answered"
-    }
+def _so_far(through: Through | None) -> dict[str, JsonValue] | None:
+    return through.outputs() or None if through is not None else None
 
 
-def first_fault(workflow: Workflow, settled: Mapping[str, CallSettled]) -> tuple[str, Fault] | None:
-    """Return the first task in the plan's order that failed, by its output's name, and why."""
-    for name, output, _ in named_tasks(workflow):
-        call = settled.get(name)
-        if call is not None and call.outcome == "failed":
-            return output, call.fault or UNSAID
-    return None
+def of_plan(run: Run, planned: RunPlanned, now: datetime) -> RunEnded:
+    """Return the end of a run that was only to be planned: its result is the workflow, ready to be sent back."""
+    workflow = planned.workflow
+    found = workflow.model_dump(mode="json", exclude_defaults=True) if workflow is not None else {}
+    return RunEnded(
+        run=run,
+        outcome="completed",
+        category=Category.H,
+        result={"variables": {}, **found},
+        note=planned.note,
+        spent=planned.spent,
+        ended_at=now,
+    )
 
 
 def of_workflow(
     run: Run,
     planned: RunPlanned,
-    settled: Mapping[str, CallSettled],
-    decisions: Sequence[CallSettled],
+    through: Through,
+    fault: Fault | None,
     final: CallSettled | None,
-    acknowledgement: str | None,
+    acknowledgement: CallSettled | None,
     now: datetime,
 ) -> RunEnded:
-    """Return the end of a workflow. `final` is the assembling (or explaining) call's word, where one was asked for."""
-    workflow = planned.workflow
-    assert workflow is not None
+    """Return the end of a workflow. `fault`: why it ended early. `final`: the presenting call's word."""
+    assert planned.workflow is not None
     spent = planned.spent
-    for call in (*settled.values(), *decisions):
+    for call in (*through.settled.values(), *(one for one in (acknowledgement, final) if one is not None)):
         spent = spent.plus(call.as_spent())
-    put_out = outputs(workflow, settled)
-    failure = first_fault(workflow, settled)
-    last = next((settled[name] for name, _, _ in reversed(named_tasks(workflow)) if name in settled), None)
+    put_out = through.outputs()
+    failures = through.failures()
+    fault = fault or (_told(*failures[0]) if failures else None)
     orchestrated = planned.source == "model"
     presented = final is not None and final.outcome == "answered" and bool(final.text)
-    speaker = final if presented else last
+    speaker = final if presented else through.last_answer()
     text = final.text if final is not None and presented else None
-    if text is None and orchestrated and failure is None:
-        text = _joined(workflow, put_out)
+    if text is None and orchestrated and fault is None:
+        text = _joined(through, put_out)
     return RunEnded(
         run=run,
-        outcome="completed" if failure is None else "failed",
+        outcome="completed" if fault is None else "failed",
         category=Category.H if orchestrated else None,
         text=text,
-        acknowledgement=acknowledgement,
-        result={**workflow.variables, **put_out},
-        fault=None if failure is None else _told(*failure),
+        acknowledgement=acknowledgement.text if acknowledgement is not None else None,
+        result={**planned.workflow.variables, **put_out},
+        fault=fault,
+        failure=None if fault is None else failure_of(run, through),
         role=speaker.role if speaker is not None else None,
         model=speaker.model if speaker is not None else None,
         spent=spent,
@@ -144,15 +160,30 @@ def of_workflow(
     )
 
 
+def failure_of(run: Run, through: Through) -> Failure:
+    """Return what failed of a workflow, what is kept, and what can be done now."""
+    kept = tuple(through.outputs())
+    again = f"POST /runs/{run.run_id}/retry does again what failed or was not done"
+    return Failure(
+        failed=tuple(
+            FailedTask(task=name, code=fault.code, message=fault.message) for name, fault in through.failures()
+        ),
+        kept=kept,
+        not_done=through.not_done(),
+        next_steps=(
+            f"{again}, and pays for nothing of what is kept" if kept else again,
+            f"POST /runs/{run.run_id}/fork does a task again with another prompt, model or variable",
+        ),
+    )
+
+
 def _told(output: str, fault: Fault) -> Fault:
     return fault.model_copy(update={"message": f"task {output!r} failed: {fault.message}"})
 
 
-def _joined(workflow: Workflow, put_out: Mapping[str, JsonValue]) -> str:
+def _joined(through: Through, put_out: Mapping[str, JsonValue]) -> str:
     """Return the results themselves, for when the assembling model cannot be had: those of the last queue."""
-    last = len(workflow.workflow) - 1
-    names = [output for name, output, _ in named_tasks(workflow) if name.startswith(f"{last}-")]
-    texts = [(name, str(put_out[name])) for name in names if name in put_out]
+    texts = [(name, as_text(put_out[name])) for name in through.last_outputs() if name in put_out]
     if len(texts) == 1:
         return texts[0][1]
     return "\n\n".join(f"## {name.replace('_', ' ')}\n\n{text}" for name, text in texts)
@@ -161,7 +192,7 @@ def _joined(workflow: Workflow, put_out: Mapping[str, JsonValue]) -> str:
 def assembly_prompt(request: ChatRequest, put_out: Mapping[str, JsonValue], budget_chars: int) -> str:
     """Return what the Finished Task AI gets to read: the request and every result, long ones shortened."""
     share = max(500, budget_chars // max(1, len(put_out)))
-    parts = [f"<result name={name!r}>\n{_shortened(str(text), share)}\n</result>" for name, text in put_out.items()]
+    parts = [f"<result name={name!r}>\n{_shortened(as_text(text), share)}\n</result>" for name, text in put_out.items()]
     return (
         f"The request was:\n<request>\n{_shortened(request.message, budget_chars // 4)}\n</request>\n\n"
         f"The work is done. The results, in order:\n" + "\n".join(parts) + "\n\nWrite the final answer to the request."

@@ -2,25 +2,39 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from services.finisher import assembly
 from services.finisher.story import Story, complete, read_story
+from services.finisher.through import Through, calls_of
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Poison, Verdict
-from shared.contracts.commands import CancelRun, ChatRequest, DeadlinePassed, ExecuteCall, FinishRun
-from shared.contracts.events import CallSettled, RunAccepted, RunEnded, RunPlanned, Session
+from shared.contracts.commands import CancelRun, ChatRequest, ControlRun, DeadlinePassed, ExecuteCall, FinishRun
+from shared.contracts.events import (
+    CallSettled,
+    Progress,
+    RunAccepted,
+    RunEnded,
+    RunPlanned,
+    Session,
+    TaskExpanded,
+)
 from shared.contracts.ids import Category, Lane, Purpose
-from shared.contracts.message import ChatMessage, Message, Run, Unreadable
+from shared.contracts.message import ChatMessage, Fault, Message, Run, Unreadable
+from shared.contracts.workflow import Workflow
 from shared.conversation import CHARS_PER_TOKEN, estimated_tokens, user_message
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
+from shared.topology import FINISHES
 from shared.unreadable import end_run_of
+from shared.workflows.graph import Graph, Kind, compiled
+from shared.workflows.outputs import State
+from shared.workflows.substitution import as_text
 
 log = logging.getLogger("segue.finisher")
 
@@ -76,12 +90,78 @@ class Finisher:
                 return Done()
             story = await read_story(self.bus, run)
             point("finisher.read")
-            if command.outcome != "workflow":
-                category = story.category.category if story.category is not None else None
-                await self._end(assembly.of_refusal(command, category, story.spent(), self.now()), story.accepted)
-                return Done()
-            await self._end(await self._of_workflow(run, story), story.accepted)
+            match command.outcome:
+                case "workflow":
+                    ended = await self._of_workflow(run, story, command)
+                case "planned":
+                    await complete(self.bus, run, story, ())
+                    if story.planned is None:
+                        raise Poison(f"the log has no plan of run {run.run_id}, which is all that it was to have")
+                    ended = assembly.of_plan(run, story.planned, self.now())
+                case "denied" | "failed":
+                    category = story.category.category if story.category is not None else None
+                    ended = assembly.of_refusal(command, category, story.spent(), self.now())
+            await self._end(ended, story.accepted, story.planned)
             return Done()
+
+    async def cancelled(self, delivery: Delivery) -> Verdict:
+        """End a run that somebody does not want any more, unless it has ended; what is worked on for it is dropped."""
+        command = await self._decoded(delivery, ControlRun)
+        facts = subjects.events(command.tenant, command.run_id)
+        accepted = await self.bus.log.read(facts.accepted, RunAccepted)
+        if accepted is None:
+            log.info("cancel.unknown_run", extra={"run_id": command.run_id})
+            return Done()
+        run = accepted.run
+        with bound(run_id=run.run_id, tenant=run.tenant):
+            point("finisher.taken")
+            if (ended := await self._ended(run)) is not None:
+                await self._tidy(run, ended)
+                return Done()
+            story = await read_story(self.bus, run)
+            await complete(self.bus, run, story, ())
+            category = story.category.category if story.category is not None else None
+            through = await self._so_far(run, story)
+            end = assembly.of_cancel(run, category, story.spent(), command.by, command.reason, through, self.now())
+            await self._end(end, story.accepted, story.planned)
+            await self._stop(run, "cancelled")
+            return Done()
+
+    async def _stop(self, run: Run, reason: str) -> None:
+        """Tell executors to drop what they do for a run: a hint, the log decides."""
+        hint = CancelRun(run_id=run.run_id, reason=reason)
+        await self.bus.client.publish(subjects.cancel(run.tenant, run.run_id), hint.encode())
+
+    async def _so_far(self, run: Run, story: Story) -> Through | None:
+        """Return how far a run's workflow came, by the planner's record of it; None for a run without one."""
+        if story.planned is None or story.planned.workflow is None:
+            return None
+        progress, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+        there = progress or Progress()
+        return await self._through(run, story, there.states, there.fans)
+
+    async def _through(self, run: Run, story: Story, states: Mapping[str, str], fans: Mapping[str, str]) -> Through:
+        assert story.planned is not None
+        assert story.planned.workflow is not None
+        graph = await self._graph(run, story.planned.workflow, states)
+        await complete(self.bus, run, story, calls_of(graph, states, fans))
+        return Through(graph, states, fans, story.tasks)
+
+    async def _graph(self, run: Run, workflow: Workflow, states: Mapping[str, str]) -> Graph:
+        """Return the graph with the workflows that tasks' models wrote."""
+        facts, expanded = subjects.events(run.tenant, run.run_id), dict[str, Workflow]()
+        while True:
+            graph = compiled(workflow, expanded)
+            new = [
+                node.name
+                for node in graph.nodes.values()
+                if node.kind is Kind.EXPANSION and node.name not in expanded and states.get(node.name) in set("edfcu")
+            ]
+            found = {name: await self.bus.log.read(facts.expanded(name), TaskExpanded) for name in new}
+            known = {name: fact.workflow for name, fact in found.items() if fact is not None}
+            if not known:
+                return graph
+            expanded |= known
 
     async def overdue(self, delivery: Delivery) -> Verdict:
         """End a run whose time is over, unless it has ended."""
@@ -95,9 +175,8 @@ class Finisher:
             await complete(self.bus, run, story, ())
             ended = await self._of_deadline(run, story)
             log.warning("run.deadline", extra={"waited_for": ended.fault.message if ended.fault else None})
-            await self._end(ended, story.accepted)
-            hint = CancelRun(run_id=run.run_id, reason="deadline")
-            await self.bus.client.publish(subjects.cancel(run.tenant, run.run_id), hint.encode())
+            await self._end(ended, story.accepted, story.planned)
+            await self._stop(run, "deadline")
             return Done()
 
     async def _decoded(self, delivery: Delivery, kind: type[M]) -> M:
@@ -112,34 +191,28 @@ class Finisher:
     async def _ended(self, run: Run) -> RunEnded | None:
         return await self.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
 
-    async def _of_workflow(self, run: Run, story: Story) -> RunEnded:
+    async def _of_workflow(self, run: Run, story: Story, command: FinishRun) -> RunEnded:
         """Put a workflow's end together; an orchestrated one is presented, or its failure explained, by a model."""
         await complete(self.bus, run, story, ())
         if story.planned is None or story.planned.workflow is None:
             raise Poison(f"the log has no workflow of run {run.run_id}, which is to be finished")
-        await complete(self.bus, run, story, [name for name, _, _ in assembly.named_tasks(story.planned.workflow)])
-        final = await self._presented(run, story, story.planned)
-        acknowledgement = story.decisions.get("acknowledge")
-        told = [call for name, call in story.decisions.items() if name == "acknowledge"]
+        through = await self._through(run, story, command.states, command.fans)
+        final = await self._presented(run, story, story.planned, through, command.fault)
         return assembly.of_workflow(
-            run,
-            story.planned,
-            story.tasks,
-            [*told, final] if final is not None else told,
-            final,
-            acknowledgement.text if acknowledgement is not None else None,
-            self.now(),
+            run, story.planned, through, command.fault, final, story.decisions.get("acknowledge"), self.now()
         )
 
-    async def _presented(self, run: Run, story: Story, planned: RunPlanned) -> CallSettled | None:
+    async def _presented(
+        self, run: Run, story: Story, planned: RunPlanned, through: Through, fault: Fault | None
+    ) -> CallSettled | None:
         request = story.accepted.request if story.accepted is not None else None
         if planned.source != "model" or not isinstance(request, ChatRequest) or planned.workflow is None:
             return None
         presenters = self.presenters
-        outputs = assembly.outputs(planned.workflow, story.tasks)
-        failure = assembly.first_fault(planned.workflow, story.tasks)
+        outputs = through.outputs()
+        failure = next(iter(through.failures()), None) or (("the whole", fault) if fault is not None else None)
         if failure is None:
-            results = sum(estimated_tokens(str(text)) for text in outputs.values())
+            results = sum(estimated_tokens(as_text(text)) for text in outputs.values())
             answer_tokens = min(MOST_ANSWER_TOKENS, max(LEAST_ANSWER_TOKENS, results + LEAST_ANSWER_TOKENS))
             budget_chars = CHARS_PER_TOKEN * max(2_000, presenters.finished_window_tokens - answer_tokens - 2_000)
             prompt = assembly.assembly_prompt(request, outputs, budget_chars)
@@ -158,16 +231,28 @@ class Finisher:
         )
 
     async def _of_deadline(self, run: Run, story: Story) -> RunEnded:
-        result = None
         category = story.category.category if story.category is not None else None
-        if story.planned is not None and story.planned.workflow is not None:
-            result = assembly.outputs(story.planned.workflow, story.tasks)
+        through = await self._so_far(run, story)
         open_calls = await self._open_calls(run)
         waited_for = assembly.waits_for(story.accepted, story.category, story.planned, open_calls)
         settled = {**story.decisions, **story.tasks, **story.answers}
         if failed := [f"{name!r} ({call.fault.code})" for name, call in settled.items() if call.fault is not None]:
             waited_for = f"{waited_for}, after {', '.join(failed[:3])} failed"
-        return assembly.of_deadline(run, category, story.spent(), waited_for, result, self.now())
+        if (asked := await self._asked(run, through)) is not None:
+            waited_for = asked
+        return assembly.of_deadline(run, category, story.spent(), waited_for, through, self.now())
+
+    async def _asked(self, run: Run, through: Through | None) -> str | None:
+        """Return what a run waited for that no executor could do: a person, or a place among the running workflows."""
+        if through is None:
+            return None
+        progress, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+        if progress is None:
+            return "a place among the running workflows (orchestration.maxConcurrentWorkflows)"
+        if progress.held:
+            return "somebody to resume it: it is paused"
+        asked = [through.graph.nodes[name].output for name, letter in progress.states.items() if letter == State.ASKED]
+        return f"a person's word about {', '.join(map(repr, asked[:5]))}" if asked else None
 
     async def _open_calls(self, run: Run) -> list[str]:
         """Return the calls that have attempts and no end, for saying what a run waited for."""
@@ -180,7 +265,7 @@ class Finisher:
                     seen.setdefault(name, False)
         return [repr(name) for name, settled in seen.items() if not settled]
 
-    async def _end(self, ended: RunEnded, accepted: RunAccepted | None) -> None:
+    async def _end(self, ended: RunEnded, accepted: RunAccepted | None, planned: RunPlanned | None = None) -> None:
         """Write the session's turn, then the end, then take the timer back. (ADR 0004 says why in this order)
 
         When another has ended the run first, the session follows what it wrote.
@@ -198,12 +283,22 @@ class Finisher:
             await self._write_turn(run, written.fact, accepted)
         await self.bus.log.take_timer_back(run.run_id)
         point("finisher.timer_taken")
+        if planned is not None and planned.workflow is not None:
+            await self._leave_place(run, timers=_has_timers(planned.workflow))
+            point("finisher.place_left")
+
+    async def _leave_place(self, run: Run, *, timers: bool) -> None:
+        """Give a workflow's place to another, and forget its tasks' times."""
+        await self.bus.runs.forget(f"{run.tenant}.{run.run_id}")
+        if timers:
+            await self.bus.jetstream.purge(FINISHES, subjects.task_timer(run.run_id, "*"))
 
     async def _tidy(self, run: Run, ended: RunEnded) -> None:
         """Do again what whoever ended the run may not have come to."""
         accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
         await self._write_turn(run, ended, accepted)
         await self.bus.log.take_timer_back(run.run_id)
+        await self._leave_place(run, timers=True)
 
     async def _write_turn(self, run: Run, ended: RunEnded, accepted: RunAccepted | None) -> None:
         if run.session_id is None or accepted is None or not isinstance(accepted.request, ChatRequest):
@@ -217,6 +312,14 @@ class Finisher:
             lambda session: assembly.with_turn(session, turn, run.run_id),
             fresh=accepted.request.new_session,
         )
+
+
+def _has_timers(workflow: Workflow) -> bool:
+    tasks = [task for queue in workflow.workflow for task in queue.tasks]
+    return any(
+        task.timeout_s is not None or task.approve is not None or task.workflow is not None or task.expand
+        for task in tasks
+    )
 
 
 def _call(run: Run, name: str, role: str, system: str, prompt: str, max_tokens: int | None) -> ExecuteCall:

@@ -1,5 +1,6 @@
 """What the log says of a run that is about to end, gathered in one read and completed from the leader."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ from shared.contracts.commands import Spent
 from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, RunEnded, RunPlanned
 from shared.contracts.ids import Purpose
 from shared.contracts.message import Run
+
+READ_AT_ONCE = 32
 
 
 @dataclass(slots=True)
@@ -66,8 +69,9 @@ async def complete(bus: Bus, run: Run, story: Story, tasks: Iterable[str]) -> No
         story.accepted = await bus.log.read(facts.accepted, RunAccepted)
     if story.planned is None:
         story.planned = await bus.log.read(facts.plan, RunPlanned)
-    for name in tasks:
-        if name not in story.tasks:
-            settled = await bus.log.read(facts.settled(Purpose.TASK, name), CallSettled)
-            if settled is not None:
-                story.tasks[name] = settled
+    missing = [name for name in tasks if name not in story.tasks]
+    for start in range(0, len(missing), READ_AT_ONCE):
+        names = missing[start : start + READ_AT_ONCE]
+        subjects_of = (facts.settled(Purpose.TASK, name) for name in names)
+        found = await asyncio.gather(*(bus.log.read(subject, CallSettled) for subject in subjects_of))
+        story.tasks.update({name: one for name, one in zip(names, found, strict=True) if one is not None})

@@ -41,7 +41,12 @@ class Listings:
 
     def catalogue(self) -> Catalogue:
         """Return what a workflow may name."""
-        return Catalogue(frozenset(model.name for model in self.models), frozenset(self.addons), self.max_tasks)
+        return Catalogue(
+            frozenset(model.name for model in self.models),
+            frozenset(self.addons),
+            self.max_tasks,
+            templates=self.templates,
+        )
 
 
 def problems_of(template: Template, given: Mapping[str, JsonValue]) -> tuple[Problem, ...]:

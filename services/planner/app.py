@@ -1,10 +1,13 @@
 """The only place of the planner that constructs things."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from services.planner.advance import Bounds
 from services.planner.handlers import Flow, Planner
 from services.planner.planning import Offer
-from services.planner.tasks import Persona
+from services.planner.runner import Runner
+from services.planner.tasks import Cast, Persona
 from shared.bus.connection import Bus
 from shared.config import Configuration
 from shared.config.environment import Environment
@@ -12,7 +15,14 @@ from shared.config.providers import lane
 from shared.contracts.ids import Category, Lane
 from shared.pool import pool
 from shared.service import Service, Work, run
-from shared.topology import PLANNER, PLANNER_SETTLED
+from shared.topology import (
+    PLANNER,
+    PLANNER_APPROVALS,
+    PLANNER_BEGIN,
+    PLANNER_CONTROLS,
+    PLANNER_DUE,
+    PLANNER_SETTLED,
+)
 from shared.workflows.validation import Catalogue
 
 NAME = "planner"
@@ -20,6 +30,8 @@ PORT = 9102
 PLACES = 128
 """Runs that are being planned at once: each mostly waits for the master AI."""
 SETTLED_PLACES = 64
+FEW_PLACES = 16
+"""For what people want, and for times that are over."""
 
 MASTER_PROMPT = "master_ai"
 MAX_TASKS = 500
@@ -58,21 +70,38 @@ def flow_of(configuration: Configuration) -> Flow:
 def build(environment: Environment, configuration: Configuration) -> Service:
     """Return the service, ready to be served."""
 
+    catalogue = Catalogue(frozenset(configuration.ai_models), frozenset(configuration.prompt_addons), MAX_TASKS)
+    flow = flow_of(configuration)
+
+    async def catalogue_for(tenant: str, templates: frozenset[str]) -> Catalogue:
+        offered = configuration.workflow_templates
+        return replace(catalogue, templates={name: offered[name] for name in templates if name in offered})
+
     async def assemble(bus: Bus) -> Work:
-        planner = Planner(
-            bus=bus,
-            flow=flow_of(configuration),
+        def now() -> datetime:
+            return datetime.now(UTC)
+
+        cast = Cast(
             personas={
                 role: Persona(prompt_of(configuration, role), Lane(lane(configuration, role)))
                 for role in configuration.ai_models
             },
             addons=configuration.prompt_addons,
-            catalogue=Catalogue(frozenset(configuration.ai_models), frozenset(configuration.prompt_addons), MAX_TASKS),
-            now=lambda: datetime.now(UTC),
+            bounds=Bounds(),
         )
-        asked = pool(bus, NAME, PLANNER, planner.asked, places=PLACES, shares=configuration.queuing.shares)
+        runner = Runner(bus=bus, cast=cast, catalogue=catalogue, now=now)
+        planner = Planner(bus=bus, flow=flow, runner=runner, catalogue_for=catalogue_for, now=now)
+        shares = configuration.queuing.shares
+        asked = pool(bus, NAME, PLANNER, planner.asked, places=PLACES, shares=shares)
+        begins = pool(bus, NAME, PLANNER_BEGIN, planner.begins, places=1, shares=shares)
         settled = pool(bus, NAME, [PLANNER_SETTLED], planner.settled, places=SETTLED_PLACES)
-        return Work(pulls=[asked, settled], feeds=[*PLANNER, PLANNER_SETTLED])
+        approvals = pool(bus, NAME, [PLANNER_APPROVALS], planner.decided, places=FEW_PLACES)
+        controls = pool(bus, NAME, PLANNER_CONTROLS, planner.controlled, places=FEW_PLACES)
+        due = pool(bus, NAME, [PLANNER_DUE], planner.overdue, places=FEW_PLACES)
+        return Work(
+            pulls=[asked, begins, settled, approvals, controls, due],
+            feeds=[*PLANNER, *PLANNER_BEGIN, PLANNER_SETTLED, PLANNER_APPROVALS, *PLANNER_CONTROLS, PLANNER_DUE],
+        )
 
     return Service(NAME, environment.nats_url, assemble)
 

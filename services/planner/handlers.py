@@ -1,40 +1,54 @@
-"""Plan a run and start it; go on with it whenever one of its tasks is settled."""
+"""Plan a run and begin it; take in what happens to it: settled tasks, decisions of people, times that are over."""
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
-from pydantic import JsonValue
-
-from services.planner import advance, planning
-from services.planner.advance import Step
+from services.planner import advance, lineage, planning
 from services.planner.planning import Offer
-from services.planner.tasks import Persona, names_needed, task_call
+from services.planner.runner import Known, RecordLost, Runner
 from shared import subjects
 from shared.bus.connection import Bus
-from shared.bus.delivery import Delivery, Done, Poison, Verdict
-from shared.contracts.commands import ChatRequest, ExecuteCall, FinishRun, PlanRun, Spent, WorkflowRequest
-from shared.contracts.events import CallSettled, Progress, RunAccepted, RunPlanned
-from shared.contracts.ids import Category, Lane, Purpose
-from shared.contracts.message import ChatMessage, Fault, Run, Unreadable
-from shared.contracts.workflow import Workflow
+from shared.bus.delivery import Delivery, Done, Poison, Retry, Verdict
+from shared.contracts.commands import (
+    BeginRun,
+    ChatRequest,
+    ControlRun,
+    ExecuteCall,
+    FinishRun,
+    PlanRun,
+    Spent,
+    TaskDue,
+    WorkflowRequest,
+)
+from shared.contracts.events import (
+    ApprovalDecided,
+    CallSettled,
+    Progress,
+    RunAccepted,
+    RunHeld,
+    RunPlanned,
+)
+from shared.contracts.ids import Category, Lane, Purpose, Verb
+from shared.contracts.message import ChatMessage, Fault, Message, Run, Unreadable
 from shared.conversation import conversation, user_message
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
 from shared.unreadable import end_run_of
-from shared.workflows.validation import Catalogue, Invalid, validate
+from shared.workflows.graph import Kind, located
+from shared.workflows.outputs import State
+from shared.workflows.validation import Catalogue, Invalid, Problem, checked, templates_named
 
 log = logging.getLogger("segue.planner")
 
-PLANS_REMEMBERED = 512
+M = TypeVar("M", bound=Message)
 
-
-class _RecordLost(Exception):
-    """The run has no progress record although one of its tasks is settled."""
+LOOK_FOR_PLACE_S = 0.05
+WAITS_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +72,26 @@ class Planner:
 
     bus: Bus
     flow: Flow
-    personas: Mapping[str, Persona]
-    addons: Mapping[str, str]
-    catalogue: Catalogue
+    runner: Runner
+    catalogue_for: Callable[[str, frozenset[str]], Awaitable[Catalogue]]
+    """What a tenant's workflow may name, with these templates."""
     now: Callable[[], datetime]
-    _plans: OrderedDict[str, RunPlanned] = field(default_factory=OrderedDict)
+    waiting: int = 0
+    """Runs in this process's hands that wait for a place."""
 
     async def asked(self, delivery: Delivery) -> Verdict:
         """Take a plan request from acceptance to the first calls."""
+        command = await self._decoded(delivery, PlanRun)
+        with bound(run_id=command.run.run_id, tenant=command.run.tenant):
+            return await self._asked(command, again=delivery.delivered > 1)
+
+    async def _decoded(self, delivery: Delivery, kind: type[M]) -> M:
         body = await self.bus.payloads.unpack(delivery.data, delivery.headers)
         try:
-            command = PlanRun.decode(body)
+            return kind.decode(body)
         except Unreadable as error:
             await end_run_of(self.bus, body, str(error), outcome="denied")
             raise Poison(str(error)) from error
-        with bound(run_id=command.run.run_id, tenant=command.run.tenant):
-            return await self._asked(command, again=delivery.delivered > 1)
 
     async def _asked(self, command: PlanRun, *, again: bool) -> Verdict:
         bus, run = self.bus, command.run
@@ -83,7 +101,8 @@ class Planner:
             await bus.log.set_timer(run)
             point("planner.timer_set")
         if command.source != "categorizer":
-            accepted = await bus.log.write(facts.accepted, RunAccepted(run=run, request=command.request, by="planner"))
+            fact = RunAccepted(run=run, request=command.request, by="planner", lineage=command.lineage)
+            accepted = await bus.log.write(facts.accepted, fact)
             run = accepted.fact.run
             point("planner.accepted")
             if accepted.mine:
@@ -95,35 +114,87 @@ class Planner:
                 return Done()
             planned = await bus.log.read(facts.plan, RunPlanned)
         if planned is None:
-            fact = await self._plan(run, command)
-            if fact is None:
+            decided = await self._plan(run, command)
+            if decided is None:
                 return Done()
             point("planner.decided")
-            planned = (await bus.log.write(facts.plan, fact)).fact
+            written = await bus.log.write(facts.plan, decided)
+            planned = written.fact
             metrics.RUNS_PLANNED.labels(planned.source).inc()
         point("planner.planned")
-        if planned.workflow is None:
+        if planned.plan_only:
+            await bus.log.send(subjects.finish(run), FinishRun(run=run, outcome="planned"))
+        elif planned.workflow is None:
             await self._send_call(self._direct(run, command, planned))
-        else:
-            await self._begin(run, planned.workflow, planned)
+        elif self.waiting or not await self.runner.begin(run):
+            await bus.log.send(subjects.begin(run), BeginRun(run=run))  # those who wait already come first
+            metrics.RUNS_WAITED.inc()
         point("planner.sent")
         return Done()
+
+    async def begins(self, delivery: Delivery) -> Verdict:
+        """Begin a run as soon as there is a place for it; those behind it wait meanwhile."""
+        run = (await self._decoded(delivery, BeginRun)).run
+        self.waiting += 1
+        try:
+            with bound(run_id=run.run_id, tenant=run.tenant):
+                point("planner.begin.taken")
+                while not await self.bus.log.exists(subjects.events(run.tenant, run.run_id).ended):
+                    if await self.runner.begin(run):
+                        break
+                    await asyncio.sleep(LOOK_FOR_PLACE_S)
+            return Done()
+        finally:
+            self.waiting -= 1
 
     async def _plan(self, run: Run, command: PlanRun) -> RunPlanned | None:
         """Decide what the run does; None when it was refused and its end is on its way."""
         request = command.request
+        if command.lineage is not None:
+            return await self._derived(run, command)
         if isinstance(request, WorkflowRequest):
-            checked = validate(request.workflow.model_dump(mode="json", exclude_none=True), self.catalogue)
-            if isinstance(checked, Invalid):
-                fault = Fault(type="logical", code="workflow_invalid", status=422, message=str(checked))
-                await self.bus.log.send(subjects.finish(run), FinishRun(run=run, outcome="denied", fault=fault))
+            catalogue = await self.catalogue_for(run.tenant, templates_named(request.workflow.model_dump()))
+            found = checked(request.workflow, catalogue)
+            if isinstance(found, Invalid):
+                await self._refuse(run, "workflow_invalid", found.problems)
                 return None
-            source = "template" if request.template else "request"
-            return RunPlanned(run=run, workflow=checked.workflow, source=source, spent=command.spent)
+            return RunPlanned(
+                run=run,
+                workflow=found.workflow,
+                source="template" if request.template else "request",
+                spent=command.spent,
+                plan_only=command.plan_only,
+            )
+        if command.plan_only:
+            return await self._plan_by_model(run, request, command.history, command.spent, plan_only=True)
         acknowledged = asyncio.create_task(self._acknowledge(run, request, command.history))
         planned = await self._plan_by_model(run, request, command.history, command.spent)
         await acknowledged
         return planned
+
+    async def _derived(self, run: Run, command: PlanRun) -> RunPlanned | None:
+        """Return the plan of a run that comes from another."""
+        wanted = command.lineage
+        assert wanted is not None
+        parent = await self.bus.log.read(subjects.events(run.tenant, wanted.parent).plan, RunPlanned)
+        if parent is None or parent.workflow is None:
+            said = f"run {wanted.parent} has no workflow on the log to {wanted.kind}"
+            await self._refuse(run, "unknown_parent", (Problem("$.lineage.parent", "unknown_parent", said),), 404)
+            return None
+        found = lineage.derived(run, parent, wanted)
+        if not isinstance(found, RunPlanned):
+            await self._refuse(run, "lineage_invalid", found)
+            return None
+        assert found.workflow is not None
+        problems = checked(found.workflow, await self.catalogue_for(run.tenant, frozenset()))
+        if isinstance(problems, Invalid):
+            await self._refuse(run, "workflow_invalid", problems.problems)
+            return None
+        return found
+
+    async def _refuse(self, run: Run, code: str, problems: tuple[Problem, ...], status: int = 422) -> None:
+        fault = Fault(type="logical", code=code, status=status, message=str(Invalid(problems)))
+        await self.bus.log.send(subjects.finish(run), FinishRun(run=run, outcome="denied", fault=fault))
 
     async def _acknowledge(self, run: Run, request: ChatRequest, history: tuple[ChatMessage, ...]) -> None:
         """Have the caller told that work has begun. Nobody waits for it: whoever listens hears it from the log."""
@@ -140,7 +211,13 @@ class Planner:
         await self._send_call(call)
 
     async def _plan_by_model(
-        self, run: Run, request: ChatRequest, history: tuple[ChatMessage, ...], spent: Spent
+        self,
+        run: Run,
+        request: ChatRequest,
+        history: tuple[ChatMessage, ...],
+        spent: Spent,
+        *,
+        plan_only: bool = False,
     ) -> RunPlanned:
         """Ask for a plan, hand it back with its errors at most twice, else answer directly and say so."""
         flow = self.flow
@@ -157,15 +234,30 @@ class Planner:
                     spent = spent.plus(settled.as_spent())
                 break
             spent = spent.plus(settled.as_spent())
-            checked = planning.read_plan(settled.text or "", flow.offer.catalogue)
-            if not isinstance(checked, Invalid):
-                return RunPlanned(run=run, workflow=checked.workflow, source="model", repairs=attempt, spent=spent)
-            log.info("plan.invalid", extra={"repair": attempt, "problems": [p.code for p in checked.problems]})
+            found = planning.read_plan(settled.text or "", flow.offer.catalogue)
+            if not isinstance(found, Invalid):
+                return RunPlanned(
+                    run=run,
+                    workflow=found.workflow,
+                    source="model",
+                    repairs=attempt,
+                    spent=spent,
+                    plan_only=plan_only,
+                )
+            log.info("plan.invalid", extra={"repair": attempt, "problems": [p.code for p in found.problems]})
             metrics.PLAN_REPAIRS.inc()
-            trouble = f"no valid plan after {attempt + 1} tries ({checked.problems[0].code})"
-            asked = planning.repair(asked, settled.text or "", checked.problems)
+            trouble = f"no valid plan after {attempt + 1} tries ({found.problems[0].code})"
+            asked = planning.repair(asked, settled.text or "", found.problems)
         note = f"Answered directly instead of by an orchestrated workflow: {trouble}."
-        return RunPlanned(run=run, workflow=None, source="direct", note=note, repairs=planning.MAX_REPAIRS, spent=spent)
+        return RunPlanned(
+            run=run,
+            workflow=None,
+            source="direct",
+            note=note,
+            repairs=planning.MAX_REPAIRS,
+            spent=spent,
+            plan_only=plan_only,
+        )
 
     async def _decided(self, run: Run, call: ExecuteCall) -> CallSettled | None:
         """Have a decision's call made and wait for its word on the log, until the run's deadline at most."""
@@ -204,126 +296,141 @@ class Planner:
     async def _send_call(self, call: ExecuteCall) -> None:
         await self.bus.log.send(subjects.call(call.run, call.lane, call.purpose, call.call), call)
 
-    async def _begin(self, run: Run, workflow: Workflow, planned: RunPlanned) -> None:
-        """Record the first tasks as started, once, and send whatever is started and not settled."""
-        progress = await self.bus.runs.update(
-            _key(run), Progress, lambda there: advance.begin(workflow) if there is None else None, fresh=True
-        )
-        point("planner.begun")
-        assert progress is not None
-        await self._send_tasks(planned, advance.started(workflow, progress), {})
-
     async def settled(self, delivery: Delivery) -> Verdict:
         """Go on after a task: start what is ready now, or finish."""
-        body = await self.bus.payloads.unpack(delivery.data, delivery.headers)
-        try:
-            event = CallSettled.decode(body)
-        except Unreadable as error:
-            await end_run_of(self.bus, body, str(error), outcome="denied")
-            raise Poison(str(error)) from error
-        with bound(run_id=event.run.run_id, tenant=event.run.tenant):
-            return await self._settled(event, again=delivery.delivered > 1)
-
-    async def _settled(self, event: CallSettled, *, again: bool) -> Verdict:
-        run = event.run
+        event = await self._decoded(delivery, CallSettled)
         point("planner.settled.taken")
-        planned = await self._planned(run)
-        if planned is None or planned.workflow is None:
-            raise Poison(f"task {event.call!r} is settled, but the log has no workflow of run {run.run_id}")
-        workflow = planned.workflow
-        if again and await self.bus.log.exists(subjects.events(run.tenant, run.run_id).ended):
+        return await self._happened(
+            event.run,
+            lambda known: self.runner.take_in(event, known, again=delivery.delivered > 1),
+            again=delivery.delivered > 1,
+        )
+
+    async def _happened(self, run: Run, go_on: Callable[[Known], Awaitable[None]], *, again: bool) -> Verdict:
+        """Go on with a run after something happened to it. One that has ended is left alone."""
+        with bound(run_id=run.run_id, tenant=run.tenant):
+            ended = subjects.events(run.tenant, run.run_id).ended
+            if again and await self.bus.log.exists(ended):
+                return Done()
+            known = await self.runner.known(run)
+            if known is None:
+                raise Poison(f"something happened to a task, but the log has no workflow of run {run.run_id}")
+            try:
+                await go_on(known)
+            except RecordLost:
+                if await self.bus.log.exists(ended):
+                    return Done()
+                log.warning("record.rebuilt")
+                if not await self.runner.rebuild(run, known):
+                    return Retry(WAITS_AGAIN_S)
+            point("planner.settled.sent")
             return Done()
-        progress, new = await self._record(run, planned, event)
-        point("planner.settled.recorded")
-        outputs = {event.call: event}
-        if advance.is_over(progress):
-            await self.bus.log.send(subjects.finish(run), FinishRun(run=run, outcome="workflow"))
-        else:
-            # Who recorded a start sends it; whoever takes its message over sends all, and copies are refused.
-            steps = advance.started(workflow, progress) if again or new is None else new
-            await self._send_tasks(planned, steps, outputs)
-        point("planner.settled.sent")
-        return Done()
 
-    async def _record(
-        self, run: Run, planned: RunPlanned, event: CallSettled
-    ) -> tuple[Progress, tuple[Step, ...] | None]:
-        """Record a settlement. Returns the state and what it started; None when somebody recorded it before."""
-        workflow = planned.workflow
-        assert workflow is not None
-        new: tuple[Step, ...] | None = None
+    async def decided(self, delivery: Delivery) -> Verdict:
+        """Go on after a person's decision about a task, or after the time for it."""
+        fact = await self._decoded(delivery, ApprovalDecided)
+        point("planner.approval.taken")
 
-        def change(there: Progress | None) -> Progress | None:
-            nonlocal new
+        async def go_on(known: Known) -> None:
+            node = known.graph.nodes.get(fact.task)
+            if node is None:
+                raise Poison(f"the plan has no task {fact.task!r} to approve")
+            if not fact.approved:
+                said = f"{node.output!r} was rejected by {fact.by}" + (f": {fact.comment}" if fact.comment else "")
+                await self.runner.settle_as_failed(fact.run, node.name, node, "rejected", said)
+            elif node.kind is Kind.APPROVAL:
+                settled = CallSettled(
+                    run=fact.run, call=node.name, purpose=Purpose.TASK, outcome="answered",
+                    text=fact.comment or "approved", role="", asked_role="",
+                )  # fmt: skip
+                subject = subjects.events(fact.run.tenant, fact.run.run_id).settled(Purpose.TASK, node.name)
+                await self.bus.log.write(subject, settled)
+            else:
+                await self.runner.carry_on(
+                    fact.run, known, lambda _, there: there, again=delivery.delivered > 1, approved=[node.name]
+                )
+
+        return await self._happened(fact.run, go_on, again=delivery.delivered > 1)
+
+    async def overdue(self, delivery: Delivery) -> Verdict:
+        """End a task whose time is over, or decide for the person who has not."""
+        command = await self._decoded(delivery, TaskDue)
+        run, task = command.run, command.task
+        point("planner.due.taken")
+
+        async def go_on(known: Known) -> None:
+            place = located(known.graph, task)
+            there, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+            if place is None or there is None:
+                return
+            node = place.node
+            if there.states.get(node.name) == State.ASKED:
+                assert node.task.approve is not None
+                fact = ApprovalDecided(
+                    run=run, task=node.name, approved=node.task.approve.default == "approve", by="timeout"
+                )
+                await self.bus.log.write(subjects.events(run.tenant, run.run_id).approval(node.name), fact)
+            elif task in {due.name for due in advance.dues(known.graph, there)}:
+                said = f"not done within {node.task.timeout_s or 0:g} s"
+                if await self.runner.settle_as_failed(run, task, node, "task_timeout", said, status=504):
+                    await self.runner.stop_call(run, task, "task_timeout")
+
+        return await self._happened(run, go_on, again=delivery.delivered > 1)
+
+    async def controlled(self, delivery: Delivery) -> Verdict:
+        """Do what a person wants of a run: pause, resume, approve, reject. What does not fit its state is left."""
+        command = await self._decoded(delivery, ControlRun)
+        facts = subjects.events(command.tenant, command.run_id)
+        accepted = await self.bus.log.read(facts.accepted, RunAccepted)
+        if accepted is None or await self.bus.log.exists(facts.ended):
+            return Done()
+        run = accepted.run
+        point("planner.control.taken")
+
+        async def go_on(known: Known) -> None:
+            there, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
             if there is None:
-                raise _RecordLost
-            after = advance.settle(workflow, there, event.call, answered=event.outcome == "answered")
-            if after == there:
-                new = None
-                return None
-            running = {step.name for step in advance.started(workflow, there)}
-            new = tuple(step for step in advance.started(workflow, after) if step.name not in running)
-            return after
+                raise RecordLost
+            if command.verb in (Verb.PAUSE, Verb.RESUME):
+                await self._hold(run, known, there, command)
+            else:
+                await self._decide(run, known, there, command)
 
-        try:
-            progress = await self.bus.runs.update(_key(run), Progress, change)
-        except _RecordLost:
-            rebuilt = await self._rebuilt(run, workflow)
-            progress = await self.bus.runs.update(_key(run), Progress, lambda there: None if there else rebuilt)
-            new = None
-        except advance.NoSuchTask as error:
-            raise Poison(str(error)) from error
-        assert progress is not None
-        return progress, new
+        if await self.runner.known(run) is None:
+            return Done()  # one call answers it: there is nothing to hold
+        return await self._happened(run, go_on, again=True)
 
-    async def _rebuilt(self, run: Run, workflow: Workflow) -> Progress:
-        """Return the state as the log has it, for a record that aged away or was lost."""
-        progress = advance.begin(workflow)
-        facts = subjects.events(run.tenant, run.run_id)
-        for step in advance.steps(workflow):
-            settled = await self.bus.log.read(facts.settled(Purpose.TASK, step.name), CallSettled)
-            if settled is not None:
-                progress = advance.settle(workflow, progress, step.name, answered=settled.outcome == "answered")
-        return progress
+    async def _hold(self, run: Run, known: Known, there: Progress, command: ControlRun) -> None:
+        held = command.verb is Verb.PAUSE
+        facts, number = subjects.events(run.tenant, run.run_id), there.holds + 1
+        if there.held == held:
+            # Recorded already: by this very message before it was delivered again, or by another that wanted the same.
+            await self.runner.carry_on(run, known, lambda _, one: one, again=True)
+            return
+        fact = RunHeld(run=run, number=number, held=held, by=command.by, reason=command.reason)
+        written = await self.bus.log.write(facts.hold(number), fact)
+        point("planner.held")
+        now = written.fact
+        await self.runner.carry_on(
+            run, known, lambda _, one: advance.hold(one, now.number, held=now.held), again=not now.held
+        )
+        if now.held != held:  # another wanted the opposite at the same moment, and was first
+            latest, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+            if latest is not None:
+                await self._hold(run, known, latest, command)
 
-    async def _planned(self, run: Run) -> RunPlanned | None:
-        """Return the run's plan: it never changes, so the latest are remembered."""
-        remembered = self._plans.get(run.run_id)
-        if remembered is not None:
-            self._plans.move_to_end(run.run_id)
-            return remembered
-        planned = await self.bus.log.read(subjects.events(run.tenant, run.run_id).plan, RunPlanned)
-        if planned is not None:
-            self._plans[run.run_id] = planned
-            if len(self._plans) > PLANS_REMEMBERED:
-                self._plans.popitem(last=False)
-        return planned
-
-    async def _send_tasks(self, planned: RunPlanned, ready: tuple[Step, ...], outputs: dict[str, CallSettled]) -> None:
-        workflow = planned.workflow
-        assert workflow is not None
-        producers = {step.output: step for step in advance.steps(workflow)}
-        category = Category.H if planned.source == "model" else None
-        for step in ready:
-            values: dict[str, JsonValue] = dict(workflow.variables)
-            for name in names_needed(step):
-                if name in producers and name not in values:
-                    values[name] = await self._output(planned.run, producers[name], outputs)
-            await self._send_call(
-                task_call(planned.run, step, values, self.personas[step.task.model], self.addons, category)
-            )
-            point("planner.task_sent")
-
-    async def _output(self, run: Run, step: Step, outputs: dict[str, CallSettled]) -> str:
-        """Return an earlier task's text, read from the log once."""
-        if step.name not in outputs:
-            subject = subjects.events(run.tenant, run.run_id).settled(Purpose.TASK, step.name)
-            settled = await self.bus.log.read(subject, CallSettled)
-            if settled is None:
-                raise Poison(f"the log has no output of task {step.name!r} although a task after it is ready")
-            outputs[step.name] = settled
-        return outputs[step.name].text or ""
-
-
-def _key(run: Run) -> str:
-    return f"{run.tenant}.{run.run_id}"
+    async def _decide(self, run: Run, known: Known, there: Progress, command: ControlRun) -> None:
+        asked = [due.node for due in advance.dues(known.graph, there) if due.question]
+        if command.task is not None:
+            asked = [node for node in asked if command.task in (node.output, node.name)]
+        if len(asked) != 1:
+            log.info("control.nothing_to_decide", extra={"asked": len(asked), "task": command.task})
+            return
+        fact = ApprovalDecided(
+            run=run,
+            task=asked[0].name,
+            approved=command.verb is Verb.APPROVE,
+            by=command.by,
+            comment=command.reason,
+        )
+        await self.bus.log.write(subjects.events(run.tenant, run.run_id).approval(asked[0].name), fact)

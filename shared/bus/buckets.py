@@ -79,6 +79,10 @@ class Bucket:
                 return True
         raise Contended(key)
 
+    async def forget(self, key: str) -> None:
+        """Remove the key at once, whatever it holds, if it is there. A change on top of it is then refused."""
+        await self._jetstream.purge(self._stream, self._prefix + key)
+
     async def update(
         self, key: str, kind: type[M], change: Callable[[M | None], M | None], *, fresh: bool = False
     ) -> M | None:

@@ -91,10 +91,18 @@ class Log:
         return sorted(found, key=lambda stored: stored.seq)
 
     async def story(self, tenant: str, run_id: str) -> list[Stored]:
-        """The run's decisions without its attempts, oldest first, from some replica: at most 1024."""
+        """The run's decisions without its attempts, oldest first, from some replica.
+
+        Of a run with more than 1024 of them the settled tasks are left out: they are read by their names.
+        """
         facts = subjects.events(tenant, run_id)
-        wanted = [facts.accepted, facts.category, facts.plan, facts.ended, *facts.all_settled]
-        return await self.jetstream.direct_all(EVENTS, wanted)
+        wanted = [facts.accepted, facts.category, facts.plan, facts.ended]
+        try:
+            return await self.jetstream.direct_all(EVENTS, [*wanted, *facts.all_settled])
+        except Refused as refused:
+            if refused.code != TOO_MANY:
+                raise
+        return await self.jetstream.direct_all(EVENTS, [*wanted, *facts.all_settled_but_tasks])
 
     async def send(self, subject: str, command: Message) -> bool:
         """Send a command unless a copy of it is queued. Returns whether this one was taken. Raises `QueueFull`."""

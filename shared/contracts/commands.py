@@ -172,6 +172,9 @@ class FinishRun(Message):
     run: Run
     outcome: Literal["denied", "failed", "workflow", "planned"]
     fault: Fault | None = None
+    states: dict[str, str] = Field(default_factory=dict)
+    """Of a workflow that is through: its tasks' states, as in `Progress`."""
+    fans: dict[str, str] = Field(default_factory=dict)
 
 
 class DeadlinePassed(Message):

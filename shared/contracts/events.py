@@ -59,6 +59,18 @@ class TaskExpanded(Message):
     workflow: Workflow
 
 
+class ApprovalAsked(Message):
+    """A task waits for a person. `event.….asked.<task>`, by the planner."""
+
+    run: Run
+    task: CallName
+    output: str
+    """The name that the task's output goes by."""
+    message: str
+    until: AwareDatetime
+    default: Literal["approve", "reject"]
+
+
 class ApprovalDecided(Message):
     """What was decided about a task that waits for a person. `event.….approval.<task>`, by the planner."""
 
@@ -118,9 +130,9 @@ class Progress(Message):
     A cache of the log that parallel settlements meet in: it can be rebuilt from the plan and what is settled.
     """
 
-    states: dict[str, Annotated[str, Field(pattern=r"^[saredfkcu]$")]] = Field(default_factory=dict)
-    """By task, one letter each (see `services.planner.advance`); a task that is not here waits."""
-    fans: dict[str, Annotated[str, Field(pattern=r"^[wsredfcu]*$")]] = Field(default_factory=dict)
+    states: dict[str, Annotated[str, Field(pattern=r"^[saredpfkcu]$")]] = Field(default_factory=dict)
+    """By task, one letter each (`shared.workflows.outputs.State`); a task that is not here waits."""
+    fans: dict[str, Annotated[str, Field(pattern=r"^[wsrdpfcu]*$")]] = Field(default_factory=dict)
     """By task with `for_each`: a letter for every item."""
     held: bool = False
     holds: NonNegativeInt = 0

@@ -24,6 +24,10 @@ RUNS_CATEGORIZED = Counter("segue_runs_categorized_total", "Runs by category and
 RUNS_PLANNED = Counter(
     "segue_runs_planned_total", "Plans by source; `direct` means that no plan was valid.", ["source"]
 )
+RUNS_WAITED = Counter(
+    "segue_runs_waited_total",
+    "Workflows that found no place and wait for one. Rising: more of them than orchestration.maxConcurrentWorkflows.",
+)
 PLAN_REPAIRS = Counter("segue_plan_repairs_total", "Plans handed back to the model with their errors.")
 RUNS_ENDED = Counter("segue_runs_ended_total", "Runs by how they ended.", ["outcome", "category"])
 RUN_SECONDS = Histogram("segue_run_seconds", "From a run's birth to its end.", ["category"], buckets=SECONDS)

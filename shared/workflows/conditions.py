@@ -32,7 +32,7 @@ def _compiled(text: str) -> Any:
 def names_in(text: str) -> tuple[str, ...]:
     """Return the variables that a condition looks at. Raises `WrongCondition`."""
     bound = set(_BOUND.findall(text))
-    return tuple(name for name in _compiled(text).variables if name not in bound)
+    return tuple(name for name in _compiled(text).variables() if name not in bound)
 
 
 def holds(text: str, values: Mapping[str, JsonValue]) -> bool:

@@ -49,7 +49,12 @@ def _count(queues: Sequence[Queue], catalogue: Catalogue, within: tuple[str, ...
         total += 1
         if task.workflow is not None:
             total += _count(task.workflow, catalogue, within)
-        elif task.template in catalogue.templates and task.template not in within and len(within) < catalogue.max_depth:
+        elif (
+            task.template is not None
+            and task.template in catalogue.templates
+            and task.template not in within
+            and len(within) < catalogue.max_depth
+        ):
             total += _count(catalogue.templates[task.template].workflow, catalogue, (*within, task.template))
     return total
 

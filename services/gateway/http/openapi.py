@@ -12,12 +12,16 @@ def takes(body: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": found}}}}
 
 
-def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+def _inlined(node: Any, definitions: dict[str, Any], within: tuple[str, ...] = ()) -> Any:
+    """Return a schema without references; one that comes back to itself is only named there."""
     if isinstance(node, dict):
         name = str(node.get("$ref", "")).removeprefix("#/$defs/")
+        if name in within:
+            return {"type": "object", "title": name, "description": f"The same again: {name}."}
         if name in definitions:
-            return _inlined({**definitions[name], **{k: v for k, v in node.items() if k != "$ref"}}, definitions)
-        return {key: _inlined(value, definitions) for key, value in node.items()}
+            whole = {**definitions[name], **{k: v for k, v in node.items() if k != "$ref"}}
+            return _inlined(whole, definitions, (*within, name))
+        return {key: _inlined(value, definitions, within) for key, value in node.items()}
     if isinstance(node, list):
-        return [_inlined(value, definitions) for value in node]
+        return [_inlined(value, definitions, within) for value in node]
     return node
