@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from services.planner.advance import Bounds
 from services.planner.handlers import Flow, Planner
-from services.planner.planning import Offer
+from services.planner.planning import Offer, opening, schema
 from services.planner.runner import Runner
 from services.planner.tasks import Cast, Persona
 from shared.bus.connection import Bus
@@ -13,6 +13,7 @@ from shared.config import Configuration
 from shared.config.environment import Environment
 from shared.config.providers import lane
 from shared.contracts.ids import Category, Lane
+from shared.conversation import user_message
 from shared.pool import pool
 from shared.service import Service, Work, run
 from shared.topology import (
@@ -88,6 +89,8 @@ def build(environment: Environment, configuration: Configuration) -> Service:
             },
             addons=configuration.prompt_addons,
             bounds=Bounds(),
+            expansion_prompt=str(opening("", flow.offer, (), user_message(""))[0].content).strip(),
+            expansion_schema=schema(flow.offer),
         )
         runner = Runner(bus=bus, cast=cast, catalogue=catalogue, now=now)
         planner = Planner(bus=bus, flow=flow, runner=runner, catalogue_for=catalogue_for, now=now)

@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from services.planner.advance import Bounds, Due
+from services.planner.planning import SCHEMA_NAME
 from shared.contracts.commands import ExecuteCall
 from shared.contracts.ids import Category, Lane, Purpose
 from shared.contracts.message import ChatMessage, Run
@@ -89,7 +90,7 @@ def task_call(
         max_tokens=task.config.max_tokens,
         top_p=task.config.top_p,
         response_schema=dict(schema) if schema is not None else None,
-        response_schema_name="workflow" if task.expand else "output" if schema is not None else None,
+        response_schema_name=SCHEMA_NAME if task.expand else "output" if schema is not None else None,
         stream=True,
         timeout_s=task.timeout_s,
         category=category,

@@ -171,10 +171,9 @@ def _task_problems(path: str, task: Task, names: _Names, output: str) -> Iterato
 
 def _kind_problems(path: str, task: Task, names: _Names) -> Iterator[Problem]:
     given = [name for name in ("model", "template", "workflow") if getattr(task, name) is not None]
-    if len(given) > 1:
-        yield Problem(
-            path, "model_or_workflow", f"a task is one of model, template or workflow, not {' and '.join(given)}"
-        )
+    if task.model is not None and len(given) > 1:  # a template whose queues were put in has both, and no model
+        said = f"a task is one of model, template or workflow, not {' and '.join(given)}"
+        yield Problem(path, "model_or_workflow", said)
     elif not given and task.approve is None:
         yield Problem(f"{path}.model", "missing", "Field required: a model, a template, a workflow, or approve")
     kind = kind_of(task)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import httpx
 import pytest
 
 from shared import subjects
-from shared.bus.connection import open_bus
-from shared.contracts.commands import ChatRequest, PlanRun, SubmitRequest, WorkflowRequest
-from shared.contracts.ids import new_run_id
+from shared.bus.connection import Bus, open_bus
+from shared.contracts.commands import BeginRun, ChatRequest, ControlRun, PlanRun, SubmitRequest, WorkflowRequest
+from shared.contracts.events import RunAccepted, RunPlanned
+from shared.contracts.ids import Purpose, Verb, new_run_id
 from shared.contracts.message import Run
 from shared.contracts.workflow import Workflow
 from tests.system import ROOT, System, eventually
@@ -65,6 +67,14 @@ KINDS_OF = {
     "planner.timer_set": ("bus workflow",),
     "planner.decided": ("orchestrated", "workflow"),
     "planner.accepted": ("workflow",),
+    "planner.begin.taken": ("planned",),
+    "planner.expanded": ("expansion",),
+    "planner.approval.taken": ("approval",),
+    "planner.due.taken": ("approval",),
+    "planner.control.taken": ("paused",),
+    "planner.held": ("paused",),
+    "planner.recorded": ("workflow", "expansion", "approval", "paused"),
+    "finisher.place_left": ("workflow",),
     "finisher.presenting": ("orchestrated",),
     "executor.scheduled": ("limited",),
 }
@@ -101,30 +111,65 @@ async def _killed_at(system: System, service: str, point: str, kind: str) -> Non
     assert armed.gone(3), f"a {kind} request does not pass {point}"
     fresh = system.start(service)
     run_id = await asked
-    facts = await system.facts(run_id, "outside" if kind.startswith("bus") else "default")
+    facts = await system.facts(run_id, "outside" if kind in BY_BUS else "default")
     where = f"{kind} killed at {point}: {json.dumps(facts)[-800:]}"
     assert facts["ended"]["outcome"] == "completed", where
     # What the dead process had asked for, the two parallel tasks of the workflow at most, may be asked for once more.
     asked_for = Counter(str(entry["call"]) for entry in (await system.ledger())[calls_before:])
     again = {call: times for call, times in asked_for.items() if times > 1}
-    most_again = 2 if kind == "workflow" else 1
+    most_again = 2 if kind in {"workflow", "planned"} else 1
     limited = 1 if kind == "limited" else 0
     assert sum(again.values()) - len(again) <= most_again + limited, f"{where}: asked for more than once: {again}"
     assert all(times <= 2 + limited for times in again.values()), f"{where}: asked for too often: {again}"
-    if "workflow" in kind:
+    if kind in {"workflow", "bus workflow", "planned"}:
         assert set(facts["ended"]["result"]) >= {"one", "other", "both"}
     fresh.kill()
 
 
+BY_BUS = {"bus", "bus workflow", "planned", "paused"}
+SLOWLY: dict[str, Any] = {
+    "workflow": [
+        {
+            "type": "inline",
+            "tasks": [{"model": "medium_ai", "prompt": "slowly"}, {"model": "medium_ai", "prompt": "{task_1_1}"}],
+        }
+    ]
+}
+APPROVED: dict[str, Any] = {
+    "workflow": [
+        {
+            "type": "inline",
+            "tasks": [
+                {"model": "fast_ai", "prompt": "Go.", "approve": {"timeout_s": 0.5, "default": "approve"}},
+                {"model": "fast_ai", "prompt": "On with {task_1_1}."},
+            ],
+        }
+    ]
+}
+EXPANDING: dict[str, Any] = {
+    "workflow": [
+        {
+            "type": "inline",
+            "tasks": [
+                {"model": "sub_master_ai", "prompt": CAMPAIGN, "expand": True},
+                {"model": "fast_ai", "prompt": "Shorten {task_1_1}."},
+            ],
+        }
+    ]
+}
+
+
 async def _asked(system: System, kind: str) -> str:
     """Ask, wait for the answer, and return its run."""
-    if kind.startswith("bus"):
+    if kind in BY_BUS:
         return await _asked_by_bus(system, kind)
     requests: dict[str, tuple[str, dict[str, Any]]] = {
         "chat": ("/chat", {"message": QUESTION}),
         "limited": ("/chat", {"message": QUESTION}),
         "workflow": ("/workflow", WORKFLOW),
         "orchestrated": ("/chat", {"message": CAMPAIGN}),
+        "approval": ("/workflow", APPROVED),
+        "expansion": ("/workflow", EXPANDING),
     }
     path, body = requests[kind]
     answer: httpx.Response = await system.post(path, body)
@@ -139,8 +184,20 @@ async def _asked_by_bus(system: System, kind: str) -> str:
     if kind == "bus":
         await bus.log.submit(SubmitRequest(run=run, request=ChatRequest(message=QUESTION)))
     else:
-        request = WorkflowRequest(workflow=Workflow.model_validate(WORKFLOW))
-        await bus.log.send(subjects.workflow(run), PlanRun(run=run, request=request))
+        document = SLOWLY if kind == "paused" else WORKFLOW
+        if kind == "paused":
+            await system.faults({"match": {"contains": "slowly"}, "fault": {"kind": "delay", "delay_s": 3.2}})
+        workflow = Workflow.model_validate(document)
+        request = WorkflowRequest(workflow=workflow)
+        if kind == "planned":  # as a planner leaves it that finds no place
+            facts = subjects.events(run.tenant, run.run_id)
+            await bus.log.write(facts.accepted, RunAccepted(run=run, request=request, by="planner"))
+            await bus.log.write(facts.plan, RunPlanned(run=run, workflow=workflow, source="request"))
+            await bus.log.send(subjects.begin(run), BeginRun(run=run))
+        else:
+            await bus.log.send(subjects.workflow(run), PlanRun(run=run, request=request))
+        if kind == "paused":
+            await _pause_and_resume(bus, run)
     ended = subjects.events(run.tenant, run.run_id).ended
 
     async def over() -> bool:
@@ -148,6 +205,15 @@ async def _asked_by_bus(system: System, kind: str) -> str:
 
     await eventually(over, within_s=30)
     return run.run_id
+
+
+async def _pause_and_resume(bus: Bus, run: Run) -> None:
+    facts = subjects.events(run.tenant, run.run_id)
+    await eventually(lambda: bus.log.exists(facts.attempt(Purpose.TASK, "0-0", 1)))
+    for number, verb in enumerate((Verb.PAUSE, Verb.RESUME), 1):
+        command = ControlRun(run_id=run.run_id, tenant=run.tenant, verb=verb)
+        await bus.log.send(subjects.control(run.tenant, run.run_id, verb), command)
+        await eventually(partial(bus.log.exists, facts.hold(number)), within_s=20)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -1,0 +1,288 @@
+"""Workflows as their users know them: steered while they run, taken up again, bounded, and honest about failures."""
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import subjects
+from shared.bus.connection import Bus, open_bus
+from shared.contracts.commands import ControlRun, Edit, Lineage, PlanRun, WorkflowRequest
+from shared.contracts.events import ApprovalAsked, CallSettled, Progress, RunEnded
+from shared.contracts.ids import Purpose, Verb, new_run_id
+from shared.contracts.message import Run
+from shared.contracts.workflow import Workflow
+from shared.topology import Limits
+from tests.system import System, eventually
+
+M = "medium_ai"
+
+
+class Steering:
+    """A system, and what an outside program does with it over the bus."""
+
+    def __init__(self, system: System, bus: Bus) -> None:
+        self.system, self.bus = system, bus
+
+    async def begin(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        lasts_s: float = 30,
+        lineage: Lineage | None = None,
+        plan_only: bool = False,
+    ) -> Run:
+        """Send a workflow of one graph queue, as an outside system does."""
+        now = datetime.now(UTC)
+        run = Run(run_id=new_run_id(), tenant="outside", born_at=now, deadline_at=now + timedelta(seconds=lasts_s))
+        document = {"workflow": [{"type": "graph", "tasks": list(tasks)}], "variables": dict(variables or {})}
+        request = WorkflowRequest(workflow=Workflow.model_validate(document))
+        command = PlanRun(run=run, request=request, lineage=lineage, plan_only=plan_only)
+        await self.bus.log.send(subjects.workflow(run), command)
+        return run
+
+    async def want(self, run: Run, verb: Verb, **fields: Any) -> None:
+        command = ControlRun(run_id=run.run_id, tenant=run.tenant, verb=verb, by="a test", **fields)
+        await self.bus.log.send(subjects.control(run.tenant, run.run_id, verb), command)
+
+    async def ended(self, run: Run, within_s: float = 20) -> RunEnded:
+        facts = subjects.events(run.tenant, run.run_id)
+        found: list[RunEnded] = []
+
+        async def over() -> bool:
+            end = await self.bus.log.read(facts.ended, RunEnded)
+            found.extend([end] if end is not None else [])
+            return end is not None
+
+        await eventually(over, within_s)
+        return found[0]
+
+    async def there(self, subject: str) -> None:
+        await eventually(lambda: self.bus.log.exists(subject))
+
+    async def settled(self, run: Run, call: str) -> CallSettled:
+        subject = subjects.events(run.tenant, run.run_id).settled(Purpose.TASK, call)
+        await self.there(subject)
+        found = await self.bus.log.read(subject, CallSettled)
+        assert found is not None
+        return found
+
+    async def asked_of_models(self, run: Run) -> Counter[str]:
+        """Return how often the simulator was asked for each call of a run."""
+        return Counter(str(one["call"]) for one in await self.system.ledger() if one.get("run") == run.run_id)
+
+
+@pytest.fixture
+async def steering(tmp_path: Path) -> AsyncIterator[Steering]:
+    async with System(tmp_path) as system:
+        yield Steering(system, await open_bus(system.client))
+
+
+def task(prompt: str, out: str, **more: Any) -> dict[str, Any]:
+    return {"model": M, "prompt": prompt, "output_variable": out, **more}
+
+
+async def slow(steering: Steering, contains: str, for_s: float, times: Any = 1) -> None:
+    fault = {"kind": "delay", "delay_s": for_s}
+    await steering.system.faults({"match": {"contains": contains}, "times": times, "fault": fault})
+
+
+async def test_paused_starts_nothing_and_goes_on_where_it_was(steering: Steering) -> None:
+    """What runs is finished and kept; nothing is started until somebody resumes it."""
+    await slow(steering, "first thing", 0.6)
+    run = await steering.begin([task("first thing", "a"), task("then {a}", "b")])
+    facts = subjects.events(run.tenant, run.run_id)
+    await steering.there(facts.attempt(Purpose.TASK, "0-0", 1))
+    await steering.want(run, Verb.PAUSE, reason="lunch")
+    await steering.there(facts.hold(1))
+    await steering.settled(run, "0-0")
+
+    async def taken_in() -> bool:
+        record, _ = await steering.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+        return record is not None and record.held and record.states["0-0"] == "d"
+
+    await eventually(taken_in)
+    assert not await steering.bus.log.exists(facts.attempt(Purpose.TASK, "0-1", 1))
+    await steering.want(run, Verb.RESUME)
+    assert (await steering.ended(run)).outcome == "completed"
+    assert (await steering.asked_of_models(run)) == {"task.0-0": 1, "task.0-1": 1}
+
+
+async def test_cancelled_aborts_what_is_asked_and_books_its_cost(steering: Steering) -> None:
+    """The call in flight is dropped and settled with its cost unknown; what was done is kept in the end."""
+    await slow(steering, "endless", 20)
+    run = await steering.begin([task("quick", "a"), task("endless {a}", "b"), task("never {b}", "c")])
+    facts = subjects.events(run.tenant, run.run_id)
+    await steering.there(facts.attempt(Purpose.TASK, "0-1", 1))
+    began = time.monotonic()
+    await steering.want(run, Verb.CANCEL, reason="changed my mind")
+    end = await steering.ended(run, 5)
+    assert (end.outcome, end.fault.code if end.fault else None) == ("cancelled", "cancelled")
+    assert end.fault is not None
+    assert "changed my mind" in end.fault.message
+    assert end.failure is not None
+    assert end.failure.kept == ("a",)
+    assert end.failure.not_done == ("b", "c")
+    dropped = await steering.settled(run, "0-1")
+    assert time.monotonic() - began < 5
+    assert dropped.fault is not None
+    assert dropped.fault.code == "cancelled"
+    assert not dropped.cost_known
+    assert await steering.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress) == (None, 0)
+
+
+@pytest.mark.parametrize(("verb", "outcome"), [(Verb.APPROVE, "completed"), (Verb.REJECT, "failed")])
+async def test_a_person_decides(steering: Steering, verb: Verb, outcome: str) -> None:
+    """The question stands on the log with what is asked; nothing is called before the answer."""
+    gate = {"message": "Send {draft}?", "timeout_s": 20}
+    run = await steering.begin([task("write", "draft"), task("send {draft}", "sent", approve=gate)])
+    facts = subjects.events(run.tenant, run.run_id)
+    await steering.there(facts.asked("0-1"))
+    asked = await steering.bus.log.read(facts.asked("0-1"), ApprovalAsked)
+    assert asked is not None
+    assert asked.message.startswith("Send [simulated]")
+    assert not await steering.bus.log.exists(facts.attempt(Purpose.TASK, "0-1", 1))
+    await steering.want(run, verb, task="sent", reason="because")
+    end = await steering.ended(run)
+    assert end.outcome == outcome
+    if verb is Verb.REJECT:
+        assert end.fault is not None
+        assert end.fault.code == "rejected"
+        assert "because" in end.fault.message
+
+
+async def test_a_task_that_takes_too_long_is_over_and_is_stopped(steering: Steering) -> None:
+    """`timeout_s` ends a task, tells its executor to drop it, and `on_error` decides what then."""
+    await slow(steering, "endless", 20)
+    run = await steering.begin(
+        [task("endless", "a", timeout_s=0.5, on_error="substitute", substitute="nothing"), task("use {a}", "b")]
+    )
+    end = await steering.ended(run, 5)
+    assert end.outcome == "completed"
+    assert end.result is not None
+    assert end.result["a"] == "nothing"
+    assert "nothing" in end.result["b"]
+
+
+async def test_an_output_of_the_wrong_shape_is_handed_back_once(steering: Steering) -> None:
+    """The model is shown what is wrong; the repaired answer is the output; a second failure is the task's."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    wrong = {"kind": "answer", "text": '{"n": "many"}'}
+    await steering.system.faults({"match": {"contains": "count"}, "times": 1, "fault": wrong})
+    run = await steering.begin([task("count", "c", output_schema=schema), task("see {c.n}", "d", when="c.n >= 0")])
+    end = await steering.ended(run)
+    assert end.outcome == "completed"
+    assert end.result is not None
+    assert isinstance(end.result["c"]["n"], int)
+    assert (await steering.asked_of_models(run)) == {"task.0-0": 1, "task.0-0_r": 1, "task.0-1": 1}
+    again = {"match": {"contains": "tally"}, "times": "forever", "fault": wrong}
+    repaired = {"match": {"contains": "cannot be used"}, "times": "forever", "fault": wrong}
+    await steering.system.faults(again, repaired)
+    run = await steering.begin([task("tally", "c", output_schema=schema)])
+    end = await steering.ended(run)
+    assert end.fault is not None
+    assert end.fault.code == "output_invalid"
+    assert '"many" is not of type' in end.fault.message
+
+
+async def test_a_retry_does_again_only_what_failed(steering: Steering) -> None:
+    """Siblings that were paid for are taken over from the log; the new run says what it saved."""
+    broken = {"kind": "status", "status": 400}
+    await steering.system.faults({"match": {"contains": "item two"}, "times": "forever", "fault": broken})
+    tasks = [
+        task("a good one", "good"),
+        task("item {item}", "all", for_each="{list}"),
+        task("join {good} {all}", "joined"),
+    ]
+    run = await steering.begin(tasks, {"list": ["one", "two", "three"]})
+    end = await steering.ended(run)
+    assert end.outcome == "failed"
+    assert end.failure is not None
+    assert [one.task for one in end.failure.failed] == ["all"]
+    assert "retry" in end.failure.next_steps[0]
+    await steering.system.http.delete(f"{steering.system.simulator.url}/__sim/faults")
+    again = await steering.begin(tasks, lineage=Lineage(parent=run.run_id, kind="retry"))
+    end = await steering.ended(again)
+    assert end.outcome == "completed"
+    assert set(await steering.asked_of_models(again)) == {"task.0-1_1", "task.0-2"}
+    assert end.spent.reused == 3
+    assert end.spent.saved_usd > 0
+    assert end.result is not None
+    assert len(end.result["all"]) == 3
+
+
+async def test_a_fork_does_again_what_follows_from_the_edit(steering: Steering) -> None:
+    """With another prompt in the middle, what stands before it and beside it is taken over."""
+    tasks = [task("root", "a"), task("left {a}", "b"), task("right {a}", "c"), task("join {b} {c}", "d")]
+    run = await steering.begin(tasks)
+    first = await steering.ended(run)
+    lineage = Lineage(parent=run.run_id, kind="fork", edits={"c": Edit(prompt="another {a}")})
+    fork = await steering.begin(tasks, lineage=lineage)
+    end = await steering.ended(fork)
+    assert set(await steering.asked_of_models(fork)) == {"task.0-2", "task.0-3"}
+    assert first.result is not None
+    assert end.result is not None
+    assert end.result["b"] == first.result["b"]
+    assert end.result["c"] != first.result["c"]
+    wrong = await steering.begin(tasks, lineage=Lineage(parent=run.run_id, kind="fork", start_at=("nobody",)))
+    refused = await steering.ended(wrong)
+    assert refused.outcome == "denied"
+    assert refused.fault is not None
+    assert "nobody" in refused.fault.message
+
+
+async def test_a_model_writes_a_part_of_the_workflow(steering: Steering) -> None:
+    """The answer of a task with `expand` is checked, kept on the log and run in its place."""
+    written = (
+        '{"workflow": [{"type": "linear", "tasks": [{"model": "fast_ai", "prompt": "one"}, '
+        '{"model": "fast_ai", "prompt": "two"}]}, {"type": "inline", "tasks": '
+        '[{"model": "fast_ai", "prompt": "sum {task_1_1} {task_1_2}", "output_variable": "sum"}]}]}'
+    )
+    answer = {"kind": "answer", "text": written}
+    await steering.system.faults({"match": {"contains": "write a workflow"}, "times": 1, "fault": answer})
+    run = await steering.begin(
+        [
+            {"model": "sub_master_ai", "prompt": "write a workflow", "expand": True, "output_variable": "part"},
+            task("use {part}", "whole"),
+        ]
+    )
+    end = await steering.ended(run)
+    assert end.outcome == "completed", end.fault
+    calls = {"task.0-0", "task.0-0_0-0", "task.0-0_0-1", "task.0-0_1-0", "task.0-1"}
+    assert set(await steering.asked_of_models(run)) == calls
+
+
+async def test_more_workflows_than_places_wait_in_order(tmp_path: Path) -> None:
+    """With two places, six runs are never more than two at a time, begin in order, and all end."""
+
+    def two_places(document: dict[str, Any]) -> None:
+        document["orchestration"]["maxConcurrentWorkflows"] = 2
+
+    async with System(tmp_path, configure=two_places, limits=Limits(max_workflows=2)) as system:
+        steering = Steering(system, await open_bus(system.client))
+        await slow(steering, "wait a little", 0.4, "forever")
+        runs = []
+        for number in range(6):
+            runs.append(await steering.begin([task(f"wait a little {number}", "a")]))
+            await steering.there(subjects.events("outside", runs[-1].run_id).plan)
+        info = await system.client.jetstream().stream_info("KV_runs")
+        assert info.state.messages == 2
+        ends = [await steering.ended(run) for run in runs]
+        assert [end.outcome for end in ends] == ["completed"] * 6
+        assert sorted(ends, key=lambda end: end.ended_at)[-1] is ends[-1]
+        assert (await system.client.jetstream().stream_info("KV_runs")).state.messages == 0
+
+
+async def test_only_planned_is_not_carried_out(steering: Steering) -> None:
+    """A run that is only to be planned ends with its workflow, and no model was asked for a task."""
+    run = await steering.begin([task("never asked", "a")], plan_only=True)
+    end = await steering.ended(run)
+    assert end.outcome == "completed"
+    assert end.result is not None
+    assert end.result["workflow"][0]["tasks"][0]["prompt"] == "never asked"
+    assert not await steering.asked_of_models(run)
