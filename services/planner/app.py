@@ -7,6 +7,7 @@ from services.planner.advance import Bounds
 from services.planner.handlers import Flow, Planner
 from services.planner.planning import Offer, opening, schema
 from services.planner.runner import Runner
+from services.planner.steering import Steering
 from services.planner.tasks import Cast, Persona
 from shared.bus.connection import Bus
 from shared.config import Configuration
@@ -94,13 +95,14 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         )
         runner = Runner(bus=bus, cast=cast, catalogue=catalogue, now=now)
         planner = Planner(bus=bus, flow=flow, runner=runner, catalogue_for=catalogue_for, now=now)
+        steering = Steering(bus=bus, runner=runner)
         shares = configuration.queuing.shares
         asked = pool(bus, NAME, PLANNER, planner.asked, places=PLACES, shares=shares)
         begins = pool(bus, NAME, PLANNER_BEGIN, planner.begins, places=1, shares=shares)
-        settled = pool(bus, NAME, [PLANNER_SETTLED], planner.settled, places=SETTLED_PLACES)
-        approvals = pool(bus, NAME, [PLANNER_APPROVALS], planner.decided, places=FEW_PLACES)
-        controls = pool(bus, NAME, PLANNER_CONTROLS, planner.controlled, places=FEW_PLACES)
-        due = pool(bus, NAME, [PLANNER_DUE], planner.overdue, places=FEW_PLACES)
+        settled = pool(bus, NAME, [PLANNER_SETTLED], steering.settled, places=SETTLED_PLACES)
+        approvals = pool(bus, NAME, [PLANNER_APPROVALS], steering.decided, places=FEW_PLACES)
+        controls = pool(bus, NAME, PLANNER_CONTROLS, steering.controlled, places=FEW_PLACES)
+        due = pool(bus, NAME, [PLANNER_DUE], steering.overdue, places=FEW_PLACES)
         return Work(
             pulls=[asked, begins, settled, approvals, controls, due],
             feeds=[*PLANNER, *PLANNER_BEGIN, PLANNER_SETTLED, PLANNER_APPROVALS, *PLANNER_CONTROLS, PLANNER_DUE],

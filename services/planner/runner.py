@@ -348,7 +348,7 @@ class Runner:
             return False
         number = 1
         while (fact := await self.bus.log.read(facts.hold(number), RunHeld)) is not None:
-            await self.carry_on(run, known, partial(_held, fact), again=False)
+            await self.carry_on(run, known, partial(taken_in, fact), again=False)
             number += 1
         looked: set[tuple[str, bool]] = set()
         while True:
@@ -375,12 +375,13 @@ class Runner:
         await self.bus.client.publish(subjects.cancel(run.tenant, run.run_id), hint.encode())
 
 
+def taken_in(fact: RunHeld, _: Graph, there: Progress) -> Progress:
+    """Return the state with a pause or a resumption in it."""
+    return advance.hold(there, fact.number, held=fact.held)
+
+
 def _unchanged(_: Graph, there: Progress) -> Progress:
     return there
-
-
-def _held(fact: RunHeld, _: Graph, there: Progress) -> Progress:
-    return advance.hold(there, fact.number, held=fact.held)
 
 
 def _key(run: Run) -> str:

@@ -88,6 +88,8 @@ class RunHeld(Message):
     run: Run
     number: PositiveInt
     held: bool
+    command: NonNegativeInt = 0
+    """Of the command that wanted it, the sequence in its stream: delivered again, it is not done again."""
     by: str
     reason: str | None = None
 

@@ -50,6 +50,13 @@ class Steering:
         command = ControlRun(run_id=run.run_id, tenant=run.tenant, verb=verb, by="a test", **fields)
         await self.bus.log.send(subjects.control(run.tenant, run.run_id, verb), command)
 
+    async def result(self, run: Run) -> dict[str, Any]:
+        """Return the result of a run that completes."""
+        end = await self.ended(run)
+        assert end.outcome == "completed", end.fault
+        assert end.result is not None
+        return dict(end.result)
+
     async def ended(self, run: Run, within_s: float = 20) -> RunEnded:
         facts = subjects.events(run.tenant, run.run_id)
         found: list[RunEnded] = []
@@ -162,11 +169,11 @@ async def test_a_task_that_takes_too_long_is_over_and_is_stopped(steering: Steer
     run = await steering.begin(
         [task("endless", "a", timeout_s=0.5, on_error="substitute", substitute="nothing"), task("use {a}", "b")]
     )
-    end = await steering.ended(run, 5)
-    assert end.outcome == "completed"
-    assert end.result is not None
-    assert end.result["a"] == "nothing"
-    assert "nothing" in end.result["b"]
+    began = time.monotonic()
+    result = await steering.result(run)
+    assert time.monotonic() - began < 5
+    assert result["a"] == "nothing"
+    assert "nothing" in result["b"]
 
 
 async def test_an_output_of_the_wrong_shape_is_handed_back_once(steering: Steering) -> None:
@@ -175,10 +182,7 @@ async def test_an_output_of_the_wrong_shape_is_handed_back_once(steering: Steeri
     wrong = {"kind": "answer", "text": '{"n": "many"}'}
     await steering.system.faults({"match": {"contains": "count"}, "times": 1, "fault": wrong})
     run = await steering.begin([task("count", "c", output_schema=schema), task("see {c.n}", "d", when="c.n >= 0")])
-    end = await steering.ended(run)
-    assert end.outcome == "completed"
-    assert end.result is not None
-    assert isinstance(end.result["c"]["n"], int)
+    assert isinstance((await steering.result(run))["c"]["n"], int)
     assert (await steering.asked_of_models(run)) == {"task.0-0": 1, "task.0-0_r": 1, "task.0-1": 1}
     again = {"match": {"contains": "tally"}, "times": "forever", "fault": wrong}
     repaired = {"match": {"contains": "cannot be used"}, "times": "forever", "fault": wrong}
@@ -207,28 +211,25 @@ async def test_a_retry_does_again_only_what_failed(steering: Steering) -> None:
     assert "retry" in end.failure.next_steps[0]
     await steering.system.http.delete(f"{steering.system.simulator.url}/__sim/faults")
     again = await steering.begin(tasks, lineage=Lineage(parent=run.run_id, kind="retry"))
+    result = await steering.result(again)
     end = await steering.ended(again)
-    assert end.outcome == "completed"
     assert set(await steering.asked_of_models(again)) == {"task.0-1_1", "task.0-2"}
     assert end.spent.reused == 3
     assert end.spent.saved_usd > 0
-    assert end.result is not None
-    assert len(end.result["all"]) == 3
+    assert len(result["all"]) == 3
 
 
 async def test_a_fork_does_again_what_follows_from_the_edit(steering: Steering) -> None:
     """With another prompt in the middle, what stands before it and beside it is taken over."""
     tasks = [task("root", "a"), task("left {a}", "b"), task("right {a}", "c"), task("join {b} {c}", "d")]
     run = await steering.begin(tasks)
-    first = await steering.ended(run)
+    first = await steering.result(run)
     lineage = Lineage(parent=run.run_id, kind="fork", edits={"c": Edit(prompt="another {a}")})
     fork = await steering.begin(tasks, lineage=lineage)
-    end = await steering.ended(fork)
+    second = await steering.result(fork)
     assert set(await steering.asked_of_models(fork)) == {"task.0-2", "task.0-3"}
-    assert first.result is not None
-    assert end.result is not None
-    assert end.result["b"] == first.result["b"]
-    assert end.result["c"] != first.result["c"]
+    assert second["b"] == first["b"]
+    assert second["c"] != first["c"]
     wrong = await steering.begin(tasks, lineage=Lineage(parent=run.run_id, kind="fork", start_at=("nobody",)))
     refused = await steering.ended(wrong)
     assert refused.outcome == "denied"
@@ -281,8 +282,6 @@ async def test_more_workflows_than_places_wait_in_order(tmp_path: Path) -> None:
 async def test_only_planned_is_not_carried_out(steering: Steering) -> None:
     """A run that is only to be planned ends with its workflow, and no model was asked for a task."""
     run = await steering.begin([task("never asked", "a")], plan_only=True)
-    end = await steering.ended(run)
-    assert end.outcome == "completed"
-    assert end.result is not None
-    assert end.result["workflow"][0]["tasks"][0]["prompt"] == "never asked"
+    result = await steering.result(run)
+    assert result["workflow"][0]["tasks"][0]["prompt"] == "never asked"
     assert not await steering.asked_of_models(run)
