@@ -60,14 +60,17 @@ class Task(Part):
     when: str | None = Field(default=None, max_length=1_000)
     """A condition in CEL over variables and outputs; the task is skipped when it is false."""
     for_each: ForEach | None = None
+    """Done once for every item of a list."""
     on_error: Literal["fail", "continue", "substitute"] = "fail"
     """`fail`: so does the run. `continue`: the output is empty. `substitute`: the output is `substitute`."""
     substitute: JsonValue = None
+    """The output of a task that failed, with `on_error: substitute`."""
     timeout_s: float | None = Field(default=None, gt=0, le=MOST_SECONDS)
     """From its start, waiting included."""
     output_schema: dict[str, JsonValue] | None = None
     """JSON Schema (2020-12) of its output: checked, handed back once with its errors, and then the task has failed."""
     approve: Approval | None = None
+    """A person has to say yes first. Without a model the person's word is the output."""
     template: str | None = None
     """The template that this task stands for; `variables` are its parameters."""
     workflow: tuple["Queue", ...] | None = Field(default=None, min_length=1)

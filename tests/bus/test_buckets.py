@@ -17,14 +17,14 @@ def key(ground: Ground, name: str = "r") -> str:
 
 
 def progress(states: str) -> Progress:
-    return Progress(states=states)
+    return Progress(fans={"0-0": states})
 
 
 def settle(place: int) -> Callable[[Progress | None], Progress | None]:
     """Return the change that marks one place as done: applied twice it changes nothing."""
 
     def change(there: Progress | None) -> Progress | None:
-        states = there.states if there is not None else "w" * 50
+        states = there.fans["0-0"] if there is not None else "w" * 50
         return None if states[place] == "d" else progress(f"{states[:place]}d{states[place + 1 :]}")
 
     return change
@@ -87,7 +87,7 @@ async def test_a_fresh_key_is_not_read_first_and_may_still_be_there(ground: Grou
 
     def change(there: Progress | None) -> Progress | None:
         saw.append(there)
-        return progress("s") if there is None else progress(f"{there.states}d")
+        return progress("s") if there is None else progress(f"{there.fans['0-0']}d")
 
     assert await bus.runs.update(key(ground), Progress, change, fresh=True) == progress("s")
     assert await bus.runs.update(key(ground), Progress, change, fresh=True) == progress("sd")

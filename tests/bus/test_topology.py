@@ -17,9 +17,14 @@ from shared.topology import (
     EXECUTOR,
     FINISHER,
     FINISHER_ANSWERS,
+    FINISHER_CANCELS,
     FINISHER_DEADLINES,
     FINISHES,
     PLANNER,
+    PLANNER_APPROVALS,
+    PLANNER_BEGIN,
+    PLANNER_CONTROLS,
+    PLANNER_DUE,
     PLANNER_SETTLED,
     REQUESTS,
     WORKFLOWS,
@@ -165,10 +170,11 @@ def test_names_are_there_once_and_every_consumer_reads_its_own_stream() -> None:
 def test_every_consumer_of_a_service_is_provisioned() -> None:
     lanes = [feed for lane in Lane for feed in EXECUTOR[lane]]
     own: list[Feed] = [
-        *CATEGORIZER, *PLANNER, PLANNER_SETTLED, *lanes, *FINISHER, FINISHER_DEADLINES, FINISHER_ANSWERS,
+        *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_APPROVALS, PLANNER_SETTLED,
+        *lanes, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
     ]  # fmt: skip
     assert sorted(feed.durable for feed in feeds()) == sorted(feed.durable for feed in own)
-    for prioritised in (CATEGORIZER, PLANNER, *EXECUTOR.values(), FINISHER):
+    for prioritised in (CATEGORIZER, PLANNER, PLANNER_BEGIN, *EXECUTOR.values(), FINISHER):
         assert [feed.name for feed in prioritised] == list(Priority)
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from shared.contracts import commands, events
-from shared.contracts.ids import Category, Lane, Priority, Purpose
+from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
-from shared.contracts.workflow import Queue, Task, TaskConfig, Workflow
+from shared.contracts.workflow import Approval, ForEach, Queue, Task, TaskConfig, Workflow
 
 TOKENS = st.text("abcXYZ019_-", min_size=1, max_size=64)
 TEXTS = st.text(max_size=30)
@@ -68,11 +68,28 @@ CONFIGS = st.builds(
     addons=some(TEXTS),
     seed=COUNTS,  # a setting that this build does not know travels too
 )
+SECONDS = st.floats(0.001, 86_400)
 TASKS = st.builds(
-    Task, model=TEXTS, prompt=TEXTS, output_variable=maybe(NAMES), config=CONFIGS, input_image=maybe(TEXTS)
+    Task,
+    model=maybe(TEXTS),
+    prompt=TEXTS,
+    output_variable=maybe(NAMES),
+    config=CONFIGS,
+    input_image=maybe(TEXTS),
+    needs=some(NAMES),
+    when=maybe(TEXTS),
+    for_each=maybe(st.builds(ForEach, items=TEXTS, item=NAMES, concurrency=maybe(ORDINALS))),
+    on_error=st.sampled_from(["fail", "continue", "substitute"]),
+    substitute=VALUES,
+    timeout_s=maybe(SECONDS),
+    output_schema=maybe(OBJECTS),
+    approve=maybe(st.builds(Approval, message=TEXTS, timeout_s=maybe(SECONDS))),
+    template=maybe(TEXTS),
+    variables=OBJECTS,
+    expand=st.booleans(),
 )
 QUEUES = st.builds(
-    Queue, type=st.sampled_from(["linear", "inline"]), tasks=st.lists(TASKS, min_size=1, max_size=3).map(tuple)
+    Queue, type=st.sampled_from(["linear", "inline", "graph"]), tasks=st.lists(TASKS, min_size=1, max_size=3).map(tuple)
 )
 WORKFLOWS = st.builds(
     Workflow,
@@ -205,7 +222,58 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         claimed_by=TOKENS,
         started_at=TIMES,
     ),
-    events.Progress: st.builds(events.Progress, states=st.text("wsdf", max_size=20)),
+    events.Progress: st.builds(
+        events.Progress,
+        states=st.dictionaries(TOKENS, st.sampled_from("saredpfkcu"), max_size=5),
+        fans=st.dictionaries(TOKENS, st.text("wsrdpfcu", max_size=20), max_size=3),
+        held=st.booleans(),
+        holds=COUNTS,
+        cost_usd=AMOUNTS,
+    ),
+    events.TaskExpanded: st.builds(events.TaskExpanded, run=RUNS, task=TOKENS, workflow=WORKFLOWS),
+    events.ApprovalAsked: st.builds(
+        events.ApprovalAsked,
+        run=RUNS,
+        task=TOKENS,
+        output=TEXTS,
+        message=TEXTS,
+        until=TIMES,
+        default=st.sampled_from(["approve", "reject"]),
+    ),
+    events.ApprovalDecided: st.builds(
+        events.ApprovalDecided, run=RUNS, task=TOKENS, approved=st.booleans(), by=TEXTS, comment=maybe(TEXTS)
+    ),
+    events.RunHeld: st.builds(
+        events.RunHeld,
+        run=RUNS,
+        number=ORDINALS,
+        held=st.booleans(),
+        command=COUNTS,
+        by=TEXTS,
+        reason=maybe(TEXTS),
+    ),
+    events.CallWrittenOff: st.builds(
+        events.CallWrittenOff,
+        run=RUNS,
+        call=TOKENS,
+        purpose=st.sampled_from(Purpose),
+        role=TEXTS,
+        model=maybe(TEXTS),
+        usage=USAGES,
+        cost_usd=AMOUNTS,
+        cost_known=st.booleans(),
+    ),
+    commands.BeginRun: st.builds(commands.BeginRun, run=RUNS),
+    commands.TaskDue: st.builds(commands.TaskDue, run=RUNS, task=TOKENS),
+    commands.ControlRun: st.builds(
+        commands.ControlRun,
+        run_id=TOKENS,
+        tenant=TOKENS,
+        verb=st.sampled_from(Verb),
+        by=TEXTS,
+        reason=maybe(TEXTS),
+        task=maybe(TEXTS),
+    ),
     events.CallSettled: SETTLED,
     events.RunEnded: st.builds(
         events.RunEnded,

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from services.finisher import assembly
-from services.finisher.assembly import UNSAID
+from services.finisher.through import UNSAID, Through
 from shared.contracts.commands import ChatRequest, FinishRun, Spent, WorkflowRequest
 from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, RunEnded, RunPlanned, Session, Turn
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import ChatMessage, Fault, Run, Usage
 from shared.contracts.workflow import Queue, Task, Workflow
+from shared.workflows.graph import compiled
 
 BORN = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 NOW = BORN + timedelta(seconds=7)
@@ -61,13 +62,20 @@ ALL = {"0-0": settled("0-0", "cake"), "0-1": settled("0-1", "tea"), "1-0": settl
 TOLD = settled("acknowledge", "On it.")
 
 
+def through(tasks: dict[str, CallSettled] = ALL, workflow: Workflow = WORKFLOW) -> Through:
+    """Return how far a workflow came in which these calls are settled."""
+    states = {name: "d" if call.outcome == "answered" else "f" for name, call in tasks.items()}
+    return Through(compiled(workflow), states, {}, tasks)
+
+
 def end(
     tasks: dict[str, CallSettled] = ALL,
     final: CallSettled | None = None,
     planned: RunPlanned = PLANNED,
+    told: CallSettled | None = TOLD,
 ) -> RunEnded:
-    decisions = [TOLD] if final is None else [TOLD, final]
-    return assembly.of_workflow(RUN, planned, tasks, decisions, final, "On it.", NOW)
+    assert planned.workflow is not None
+    return assembly.of_workflow(RUN, planned, through(tasks, planned.workflow), None, final, told, NOW)
 
 
 # One call answers
@@ -97,7 +105,7 @@ def test_a_failure_that_gives_no_reason_still_is_one() -> None:
 
 def test_the_result_has_variables_and_outputs_by_name() -> None:
     assert end().result == {"topic": "a party", "guests": None, "food": "cake", "task_1_2": "tea", "plan": "do it"}
-    assert list(assembly.outputs(WORKFLOW, dict(reversed(ALL.items())))) == ["food", "task_1_2", "plan"]
+    assert list(through(dict(reversed(ALL.items()))).outputs()) == ["food", "task_1_2", "plan"]
 
 
 def test_an_orchestrated_run_says_what_the_presenting_model_said() -> None:
@@ -136,15 +144,25 @@ def test_a_failed_task_fails_the_run_and_what_is_there_is_kept() -> None:
 def test_the_first_fault_is_the_first_of_the_plan() -> None:
     second = WHY.model_copy(update={"code": "other"})
     tasks = {"0-1": settled("0-1", None, fault=second), "0-0": settled("0-0", None, fault=WHY)}
-    assert assembly.first_fault(WORKFLOW, tasks) == ("food", WHY)
-    assert assembly.first_fault(WORKFLOW, ALL) is None
-    assert assembly.first_fault(WORKFLOW, {}) is None
+    assert through(tasks).failures() == [("food", WHY), ("task_1_2", second)]
+    assert through().failures() == []
+    assert through({}).failures() == []
+
+
+def test_what_failed_is_told_as_data() -> None:
+    """What failed, what is kept, what was not done, and what can be done now."""
+    failure = end({"0-0": settled("0-0", "cake"), "0-1": settled("0-1", None, fault=WHY)}).failure
+    assert failure is not None
+    assert [(one.task, one.code) for one in failure.failed] == [("task_1_2", "provider_unavailable")]
+    assert (failure.kept, failure.not_done) == (("food",), ("plan",))
+    assert "/runs/r1/retry" in failure.next_steps[0]
+    assert end().failure is None
 
 
 @pytest.mark.parametrize("source", ["request", "template"])
 def test_a_given_workflow_has_results_and_no_text(source: str) -> None:
     planned = RunPlanned.model_validate({**PLANNED.model_dump(), "source": source})
-    ended = assembly.of_workflow(RUN, planned, ALL, [], None, None, NOW)
+    ended = end(planned=planned, told=None)
     assert (ended.outcome, ended.text, ended.category, ended.acknowledgement) == ("completed", None, None, None)
     assert (ended.role, ended.model) == ("role_1-0", "model/1-0")
 
@@ -156,7 +174,7 @@ def test_every_call_is_counted_once(costs: list[float], known: bool, simulated: 
     tasks = {name: settled(name, cost_usd=cost) for name, cost in zip(ALL, costs, strict=False)}
     tasks["0-1"] = tasks["0-1"].model_copy(update={"cost_known": known, "simulated": simulated})
     told, final = settled("acknowledge", cost_usd=costs[3]), settled("final", cost_usd=costs[4])
-    ended = assembly.of_workflow(RUN, PLANNED, tasks, [told, final], final, "On it.", NOW)
+    ended = end(tasks, final, told=told)
     assert ended.spent.calls == 2 + 3 + 2
     assert ended.spent.cost_usd == pytest.approx(0.5 + sum(costs))
     assert ended.spent.usage.prompt_tokens == 5
@@ -174,12 +192,12 @@ def test_a_refusal_says_why(outcome: str, ends_as: str) -> None:
 
 
 def test_a_deadline_says_what_it_waited_for_and_keeps_what_is_there() -> None:
-    ended = assembly.of_deadline(RUN, Category.H, Spent(calls=3), "its plan", {"food": "cake"}, NOW)
+    ended = assembly.of_deadline(RUN, Category.H, Spent(calls=3), "its plan", through({"0-0": ALL["0-0"]}), NOW)
     assert (ended.outcome, ended.category, ended.result, ended.spent.calls) == ("failed", "H", {"food": "cake"}, 3)
     assert ended.fault is not None
     assert (ended.fault.type, ended.fault.code, ended.fault.status) == ("resource", "deadline", 504)
     assert "not done within 300 s, waiting for its plan" in ended.fault.message
-    assert assembly.of_deadline(RUN, None, Spent(), "x", {}, NOW).result is None
+    assert assembly.of_deadline(RUN, None, Spent(), "x", through({}), NOW).result is None
 
 
 CATEGORIZED = RunCategorized(run=RUN, category=Category.M, reason="r", role="medium_ai", context_tokens=1)
