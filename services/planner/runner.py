@@ -162,9 +162,27 @@ class Runner:
         everything = again or progress == before
         out = set() if everything else {(due.name, due.question) for due in advance.dues(graph, before)}
         for due in advance.dues(graph, progress):
-            if (due.name, due.question) not in out:
-                await self._send(run, known, progress, due, values, told)
-                point("planner.task_sent")
+            if (due.name, due.question) in out:
+                continue
+            looked = due.question and due.name in approved
+            if progress.rebuilt and not looked and await self._was_settled(run, known, due):
+                return  # it is taken in, and whatever else is due was sent with that
+            await self._send(run, known, progress, due, values, told)
+            point("planner.task_sent")
+
+    async def _was_settled(self, run: Run, known: Known, due: Due) -> bool:
+        """Take a call in that was settled before the record was lost: nobody would say so again."""
+        facts = subjects.events(run.tenant, run.run_id)
+        if due.question:
+            decided = await self.bus.log.read(facts.approval(due.node.name), ApprovalDecided)
+            if decided is not None and decided.approved and due.node.kind is not Kind.APPROVAL:
+                await self.carry_on(run, known, _unchanged, again=True, approved=[due.node.name])
+                return True
+        event = await self.bus.log.read(facts.settled(Purpose.TASK, due.name), CallSettled)
+        if event is None:
+            return False
+        await self.take_in(event, known, again=True)
+        return True
 
     async def _refreshed(self, known: Known) -> Known:
         planned = known.planned
@@ -343,31 +361,16 @@ class Runner:
 
     async def rebuild(self, run: Run, known: Known) -> bool:
         """Make a lost record again from the log. False: there is no place for it now."""
-        facts = subjects.events(run.tenant, run.run_id)
-        if not await self.begin(run):
+        try:
+            await self.carry_on(run, known, _rebuilding, again=True, begin=True)
+        except QueueFull:
             return False
         number = 1
+        facts = subjects.events(run.tenant, run.run_id)
         while (fact := await self.bus.log.read(facts.hold(number), RunHeld)) is not None:
-            await self.carry_on(run, known, partial(taken_in, fact), again=False)
+            await self.carry_on(run, known, partial(taken_in, fact), again=not fact.held)
             number += 1
-        looked: set[tuple[str, bool]] = set()
-        while True:
-            there, _ = await self.bus.runs.get(_key(run), Progress)
-            known = await self._refreshed(known)
-            due = [
-                one for one in advance.dues(known.graph, there or Progress()) if (one.name, one.question) not in looked
-            ]
-            if not due:
-                return True
-            for one in due:
-                looked.add((one.name, one.question))
-                if one.question:
-                    decided = await self.bus.log.read(facts.approval(one.node.name), ApprovalDecided)
-                    if decided is not None and decided.approved:
-                        await self.carry_on(run, known, _unchanged, again=False, approved=[one.node.name])
-                event = await self.bus.log.read(facts.settled(Purpose.TASK, one.name), CallSettled)
-                if event is not None:
-                    await self.take_in(event, known, again=False)
+        return True
 
     async def stop_call(self, run: Run, call: str, reason: str) -> None:
         """Tell executors to drop a call: a hint, the log decides."""
@@ -378,6 +381,10 @@ class Runner:
 def taken_in(fact: RunHeld, _: Graph, there: Progress) -> Progress:
     """Return the state with a pause or a resumption in it."""
     return advance.hold(there, fact.number, held=fact.held)
+
+
+def _rebuilding(_: Graph, there: Progress) -> Progress:
+    return there.model_copy(update={"rebuilt": True})
 
 
 def _unchanged(_: Graph, there: Progress) -> Progress:

@@ -141,6 +141,8 @@ class Progress(Message):
     """How many `hold` facts are taken in."""
     cost_usd: Usd = 0.0
     """Of the settled calls that are taken in."""
+    rebuilt: bool = False
+    """The record was lost and made again, perhaps in another order: what is due may be settled on the log already."""
 
 
 class CallSettled(Message):

@@ -20,6 +20,8 @@ BOUNDS = Bounds(max_fan_out=20)
 LISTS: dict[str, Any] = {"none": [], "one": [1], "three": [1, 2, 3], "six": [1, 2, 3, 4, 5, 6], "text": "no list"}
 TRUTHS: dict[str, Any] = {"yes": True, "no": False}
 
+NAMED: dict[str, Any] = {**LISTS, **TRUTHS}
+
 
 @st.composite
 def tasks(draw: st.DrawFn, known: list[str], beside: list[str], name: str, depth: int) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def queues(draw: st.DrawFn, depth: int = 1) -> list[dict[str, Any]]:
 
 def _valid(document: list[dict[str, Any]]) -> Workflow:
     _with_truths(document)
-    found = validate({"workflow": document, "variables": {**LISTS, **TRUTHS}}, CATALOGUE)
+    found = validate({"workflow": document, "variables": NAMED}, CATALOGUE)
     assert isinstance(found, Valid), found
     return found.workflow
 
@@ -89,7 +91,7 @@ def _with_truths(document: Iterable[dict[str, Any]]) -> None:
     for queue in document:
         for task in queue["tasks"]:
             if "workflow" in task:
-                task["variables"] = {**LISTS, **TRUTHS}
+                task["variables"] = NAMED
                 _with_truths(task["workflow"])
 
 
@@ -140,6 +142,20 @@ class Planner:
 
     def go_on(self, approved: Iterable[str] = ()) -> None:
         self.progress = advance.flow(self.world.graph, self.progress, self.world.values(), BOUNDS, tuple(approved))
+        if self.progress.rebuilt and not self.over:
+            self._catch_up(tuple(approved))
+
+    def _catch_up(self, approved: tuple[str, ...]) -> None:
+        """As the runner does with a record that was made again: what is due and settled already is taken in."""
+        for due in self.dues():
+            node = due.node
+            if due.question and due.name in approved:
+                continue
+            if due.question and self.world.decided.get(node.name) and node.kind is not Kind.APPROVAL:
+                return self.go_on([node.name])
+            if due.name in self.world.log:
+                return self.take_in(self.world.log[due.name])
+        return None
 
     def take_in(self, outcome: Outcome) -> None:
         self.progress = advance.settle(self.world.graph, self.progress, outcome)
@@ -163,16 +179,8 @@ class Planner:
 
 def rebuilt(world: World) -> Planner:
     """Return a planner whose record was made again from the log alone."""
-    planner = Planner(world)
+    planner = Planner(world, Progress(rebuilt=True))
     planner.go_on()
-    looked: set[tuple[str, bool]] = set()
-    while due := [one for one in planner.dues() if (one.name, one.question) not in looked]:
-        for one in due:
-            looked.add((one.name, one.question))
-            if one.question and world.decided.get(one.node.name) and one.node.kind is not Kind.APPROVAL:
-                planner.go_on([one.node.name])
-            elif one.name in world.log:
-                planner.take_in(world.log[one.name])
     return planner
 
 

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from services.planner import advance
@@ -16,9 +16,9 @@ from shared.workflows.graph import Kind, compiled
 from shared.workflows.outputs import OVER, State, Values
 from tests.planner.histories import BOUNDS, WORKFLOWS, Planner, World, rebuilt, wanting
 
-HISTORIES = int(os.environ.get("SEGUE_TEST_HISTORIES", "400"))
+HISTORIES = int(os.environ.get("SEGUE_TEST_HISTORIES", "150"))
 """Of each property: ten thousand take some minutes."""
-many = settings(deadline=None, max_examples=HISTORIES)
+many = settings(deadline=None, max_examples=HISTORIES, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 
 def run_through(planner: Planner, chance: random.Random, *, disturbed: bool) -> list[str]:
