@@ -63,7 +63,7 @@ class Categorizer:
         if command.source == "bus":
             await bus.log.set_timer(run)
             point("categorizer.timer_set")
-        accepted = await bus.log.write(facts.accepted, RunAccepted(run=run, request=command.request, by="categorizer"))
+        accepted = await bus.log.write(facts.accepted, _accepted(command))
         point("categorizer.accepted")
         run, request = accepted.fact.run, accepted.fact.request
         if not isinstance(request, ChatRequest):
@@ -140,6 +140,10 @@ class Categorizer:
         else:
             call = calls.answer(fact, request, history, self.personas[fact.role or ""])
             await self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call)
+
+
+def _accepted(command: SubmitRequest) -> RunAccepted:
+    return RunAccepted(run=command.run, request=command.request, by="categorizer", lineage=command.lineage)
 
 
 def _fact(run: Run, route: Route, tokens: int, spent: Spent) -> RunCategorized:

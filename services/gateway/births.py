@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from shared.contracts.commands import ChatRequest, PlanRun, SubmitRequest, WorkflowRequest
+from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, WorkflowRequest
 from shared.contracts.events import RunAccepted
 from shared.contracts.ids import Priority, RunId, SessionId, TenantId
 from shared.contracts.message import Run
@@ -69,6 +69,18 @@ def of_workflow(
     run = _run(identity, priority, None, now, timeout_s)
     request = WorkflowRequest(workflow=workflow, template=template)
     return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed)
+
+
+def of_lineage(
+    identity: Identity, parent: RunAccepted, lineage: Lineage, *, planned: bool, now: datetime, timeout_s: float
+) -> Birth:
+    """Return the birth of a run that comes from another: by the planner where that one had a plan."""
+    run = _run(identity, parent.run.priority, parent.run.session_id, now, timeout_s)
+    request, source = parent.request, _source(identity)
+    if isinstance(request, ChatRequest) and not planned:
+        asked = request.model_copy(update={"new_session": False})
+        return Birth(SubmitRequest(run=run, request=asked, source=source, lineage=lineage), identity.keyed)
+    return Birth(PlanRun(run=run, request=request, source=source, lineage=lineage), identity.keyed)
 
 
 def _source(identity: Identity) -> Literal["gateway", "bus"]:

@@ -1,0 +1,74 @@
+"""Everything that the log has of one run, decoded: for showing it, never for deciding."""
+
+from dataclasses import dataclass, field
+
+from shared import subjects
+from shared.bus.connection import Bus
+from shared.contracts.events import (
+    ApprovalAsked,
+    ApprovalDecided,
+    AttemptStarted,
+    CallSettled,
+    CallWrittenOff,
+    Progress,
+    RunAccepted,
+    RunCategorized,
+    RunEnded,
+    RunHeld,
+    RunPlanned,
+    TaskExpanded,
+)
+
+
+@dataclass(slots=True)
+class Chronicle:
+    """The facts of a run, by what they are about. Calls are named `<purpose>.<call>`."""
+
+    accepted: RunAccepted
+    category: RunCategorized | None = None
+    planned: RunPlanned | None = None
+    ended: RunEnded | None = None
+    attempts: dict[str, list[AttemptStarted]] = field(default_factory=dict)
+    settled: dict[str, CallSettled] = field(default_factory=dict)
+    late: dict[str, CallWrittenOff] = field(default_factory=dict)
+    expanded: dict[str, TaskExpanded] = field(default_factory=dict)
+    asked: dict[str, ApprovalAsked] = field(default_factory=dict)
+    decided: dict[str, ApprovalDecided] = field(default_factory=dict)
+    holds: list[RunHeld] = field(default_factory=list)
+    progress: Progress | None = None
+    """The planner's record: there while a workflow runs."""
+
+
+async def read_chronicle(bus: Bus, tenant: str, run_id: str) -> Chronicle | None:
+    """Return what the log has of a run; None when it has nothing."""
+    facts = subjects.events(tenant, run_id)
+    accepted = await bus.log.read(facts.accepted, RunAccepted)
+    if accepted is None:
+        return None
+    found = Chronicle(accepted)
+    decode = bus.log.decode
+    for stored in await bus.log.facts(tenant, run_id):
+        match subjects.fact_of(stored.subject).split("."):
+            case ["category"]:
+                found.category = await decode(stored, RunCategorized)
+            case ["plan"]:
+                found.planned = await decode(stored, RunPlanned)
+            case ["ended"]:
+                found.ended = await decode(stored, RunEnded)
+            case ["call", purpose, name, "settled"]:
+                found.settled[f"{purpose}.{name}"] = await decode(stored, CallSettled)
+            case ["call", purpose, name, "late"]:
+                found.late[f"{purpose}.{name}"] = await decode(stored, CallWrittenOff)
+            case ["call", purpose, name, "attempt", _]:
+                found.attempts.setdefault(f"{purpose}.{name}", []).append(await decode(stored, AttemptStarted))
+            case ["expanded", name]:
+                found.expanded[name] = await decode(stored, TaskExpanded)
+            case ["asked", name]:
+                found.asked[name] = await decode(stored, ApprovalAsked)
+            case ["approval", name]:
+                found.decided[name] = await decode(stored, ApprovalDecided)
+            case ["hold", _]:
+                found.holds.append(await decode(stored, RunHeld))
+    if found.planned is not None and found.ended is None:
+        found.progress, _ = await bus.runs.get(f"{tenant}.{run_id}", Progress)
+    return found

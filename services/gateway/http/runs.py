@@ -1,0 +1,253 @@
+"""`/runs/{id}`: look at a run, steer it, take it up again."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import JsonValue
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway import births
+from services.gateway.births import Birth
+from services.gateway.chronicle import Chronicle, read_chronicle
+from services.gateway.gateway import Gateway, gateway_of
+from services.gateway.http.answering import respond, show
+from services.gateway.http.answers import to_chat, to_workflow
+from services.gateway.http.bodies import parsed
+from services.gateway.http.errors import JSON, Refusal
+from services.gateway.http.identity import identity_of, who
+from services.gateway.http.models import Failure, RunFailure, WorkflowAnswer
+from services.gateway.http.openapi import takes
+from services.gateway.http.run_models import ForkBody, RunView, TimelineView, Wanted
+from services.gateway.http.run_view import graph_of, state_of, timeline, view
+from shared import subjects
+from shared.contracts.commands import ChatRequest, ControlRun, Lineage
+from shared.contracts.ids import TOKEN_PATTERN, Verb
+from shared.workflows.graph import located
+from shared.workflows.mermaid import flowchart
+from shared.workflows.outputs import output, sources
+
+router = APIRouter(tags=["runs"])
+
+EFFECT_WITHIN_S = 5.0
+_LOOK_S = 0.05
+_TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
+_MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Failure}}
+_STEERED: dict[int | str, dict[str, Any]] = {
+    **_MISSING,
+    202: {"model": RunView},
+    409: {"model": Failure},
+    422: {"model": Failure},
+}
+_AGAIN: dict[int | str, dict[str, Any]] = {
+    **_MISSING,
+    200: {"model": WorkflowAnswer},
+    202: {"content": {JSON: {}}},
+    409: {"model": RunFailure},
+    422: {"model": RunFailure},
+    502: {"model": RunFailure},
+    503: {"model": Failure},
+    504: {"model": RunFailure},
+}
+
+
+async def _read(request: Request, run_id: str) -> Chronicle:
+    tenant = who(request).tenant
+    found = await read_chronicle(gateway_of(request).bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
+    if found is None:
+        raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
+    return found
+
+
+@router.get("/runs/{run_id}", summary="Look at a run", response_model=RunView, responses=_MISSING)
+async def one(request: Request, run_id: str) -> Response:
+    """Return where a run is, what it waits for and until when, its tasks with attempts, times, costs and outputs."""
+    return show(view(await _read(request, run_id)))
+
+
+@router.get(
+    "/runs/{run_id}/timeline", summary="See what took how long", response_model=TimelineView, responses=_MISSING
+)
+async def times(request: Request, run_id: str) -> Response:
+    """Return every attempt with when it began and ended, in seconds from the run's birth."""
+    return show(timeline(await _read(request, run_id), datetime.now(UTC)))
+
+
+@router.get(
+    "/runs/{run_id}/graph",
+    summary="Draw a run's workflow",
+    responses={**_MISSING, 200: {"content": {"text/plain": {}}}},
+)
+async def graph(request: Request, run_id: str) -> Response:
+    """Return the workflow as a Mermaid flowchart, coloured by its tasks' states while it runs."""
+    run = await _read(request, run_id)
+    found = graph_of(run)
+    if found is None:
+        raise Refusal(404, f"run {run_id!r} has no workflow")
+    drawn = flowchart(found, run.progress.states if run.progress is not None else None)
+    return Response(drawn, 200, None, "text/plain; charset=utf-8")
+
+
+@router.get("/runs/{run_id}/outputs/{name}", summary="Read a task's output", responses=_MISSING)
+async def read_output(request: Request, run_id: str, name: str) -> Response:
+    """Return what a task put out, whole: a text as it is, anything else as JSON."""
+    run = await _read(request, run_id)
+    found: JsonValue = None
+    known = run.ended.result if run.ended is not None else None
+    if known is not None and name in known:
+        found = known[name]
+    else:
+        drawn = graph_of(run)
+        place = located(drawn, drawn.root.producers.get(name, "")) if drawn is not None else None
+        states = run.progress.states if run.progress is not None else {}
+        if drawn is None or place is None or states.get(place.node.name) not in set("dpcu"):
+            raise Refusal(404, f"run {run_id!r} has no output {name[:80]!r} (yet)")
+        fans = run.progress.fans if run.progress is not None else {}
+        texts = {
+            call: run.settled[f"task.{call}"].text or ""
+            for call in sources(drawn, place.node, states, fans)
+            if f"task.{call}" in run.settled
+        }
+        found = output(drawn, place.node, states, fans, texts)
+    if isinstance(found, str):
+        return Response(found, 200, None, "text/plain; charset=utf-8")
+    return Response(to_json(found), 200, None, JSON)
+
+
+async def _wanted(request: Request) -> Wanted:
+    """Return the body; none at all says as much as an empty one."""
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        return Wanted()
+    return await parsed(request, Wanted)
+
+
+def _steering(verb: Verb, doing: str) -> Callable[[Request, str], Awaitable[Response]]:
+    async def steer(request: Request, run_id: str) -> Response:
+        gateway = gateway_of(request)
+        wanted = await _wanted(request)
+        run = await _read(request, run_id)
+        _fits(run, verb, wanted)
+        tenant = run.accepted.run.tenant
+        command = ControlRun(
+            run_id=run_id, tenant=tenant, verb=verb, by="an API caller", reason=wanted.reason, task=wanted.task
+        )
+        await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
+        return await _effect(gateway, run, verb)
+
+    steer.__doc__ = doing
+    return steer
+
+
+def _fits(run: Chronicle, verb: Verb, wanted: Wanted) -> None:
+    """Refuse what a run is in no state for."""
+    state = state_of(run)
+    if run.ended is not None:
+        raise Refusal(409, f"the run has ended ({state}): there is nothing to {verb}")
+    if verb is Verb.CANCEL:
+        return
+    if graph_of(run) is None:
+        raise Refusal(409, f"the run has no workflow (yet) that could be {verb}d; its state is {state}")
+    if verb in (Verb.APPROVE, Verb.REJECT):
+        states = run.progress.states if run.progress is not None else {}
+        asked = [fact.output for name, fact in run.asked.items() if states.get(name) == "a"]
+        if not asked or (wanted.task is not None and wanted.task not in asked):
+            raise Refusal(
+                409, f"nobody is asked about {wanted.task or 'anything'}; waiting: {', '.join(asked) or 'none'}"
+            )
+        if wanted.task is None and len(asked) > 1:
+            raise Refusal(409, f"several tasks wait for a person, say which with `task`: {', '.join(asked)}")
+
+
+async def _effect(gateway: Gateway, before: Chronicle, verb: Verb) -> Response:
+    """Answer with the run as soon as the log shows the effect; 202 when it does not yet."""
+    run = before.accepted.run
+    loop = asyncio.get_running_loop()
+    until = loop.time() + EFFECT_WITHIN_S
+    while True:
+        now = await read_chronicle(gateway.bus, run.tenant, run.run_id)
+        assert now is not None
+        if now.ended is not None or _seen(before, now, verb):
+            return show(view(now))
+        if loop.time() > until:
+            return Response(view(now).to_json(), 202, None, JSON)
+        await asyncio.sleep(_LOOK_S)
+
+
+def _seen(before: Chronicle, now: Chronicle, verb: Verb) -> bool:
+    match verb:
+        case Verb.CANCEL:
+            return now.ended is not None
+        case Verb.PAUSE | Verb.RESUME:
+            return now.progress is not None and now.progress.held is (verb is Verb.PAUSE)
+        case Verb.APPROVE | Verb.REJECT:
+            return len(now.decided) > len(before.decided)
+
+
+for _verb, _summary, _doing in (
+    (Verb.CANCEL, "Cancel a run", "End a run now: what is asked of models is dropped, its cost stays booked."),
+    (Verb.PAUSE, "Pause a run", "Start nothing more until the run is resumed; what runs is finished and kept."),
+    (Verb.RESUME, "Resume a run", "Go on with a paused run."),
+    (Verb.APPROVE, "Approve a task", "Let a task that waits for a person go on."),
+    (Verb.REJECT, "Reject a task", "Let a task that waits for a person fail."),
+):
+    router.add_api_route(
+        f"/runs/{{run_id}}/{_verb}",
+        _steering(_verb, _doing),
+        methods=["POST"],
+        summary=_summary,
+        name=f"{_verb}_run",
+        response_model=RunView,
+        responses=_STEERED,
+        openapi_extra=takes(Wanted),
+    )
+
+
+@router.post("/runs/{run_id}/retry", summary="Do again what failed", responses=_AGAIN, openapi_extra=takes(Wanted))
+async def retry(request: Request, run_id: str) -> Response:
+    """Begin a new run that takes over what succeeded in this one, and pays for nothing of it again."""
+    await _wanted(request)
+    run = await _read(request, run_id)
+    if run.ended is None or run.ended.outcome == "completed":
+        raise Refusal(409, f"only a run that ended without success can be retried; this one is {state_of(run)}")
+    return await _again(request, run, Lineage(parent=run_id, kind="retry"))
+
+
+@router.post(
+    "/runs/{run_id}/fork", summary="Do a part again, differently", responses=_AGAIN, openapi_extra=takes(ForkBody)
+)
+async def fork(request: Request, run_id: str) -> Response:
+    """Begin a new run from any task of this one, with other prompts, models or variables; the rest is taken over."""
+    asked = await parsed(request, ForkBody)
+    run = await _read(request, run_id)
+    if graph_of(run) is None:
+        raise Refusal(409, f"the run has no workflow to fork; it is {state_of(run)}")
+    lineage = Lineage(parent=run_id, kind="fork", start_at=asked.start_at, edits=asked.edits, variables=asked.variables)
+    return await _again(request, run, lineage)
+
+
+async def _again(request: Request, run: Chronicle, lineage: Lineage) -> Response:
+    gateway = gateway_of(request)
+    birth = births.of_lineage(
+        identity_of(request),
+        run.accepted,
+        lineage,
+        planned=graph_of(run) is not None,
+        now=datetime.now(UTC),
+        timeout_s=gateway.listings.timeout_s,
+    )
+    if request.query_params.get("wait") == "false":
+        return await _begun(gateway, birth)
+    chat = isinstance(run.accepted.request, ChatRequest)
+    return respond(await gateway.answered(birth), to_chat if chat else to_workflow)
+
+
+async def _begun(gateway: Gateway, birth: Birth) -> Response:
+    """Bear a run and answer at once with where it can be seen."""
+    await gateway.runs.bear(birth)
+    body = {"run_id": birth.run.run_id, "status_url": f"/runs/{birth.run.run_id}"}
+    return Response(to_json(body), 202, None, JSON)
