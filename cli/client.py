@@ -74,6 +74,19 @@ class Client:
         """Return a body. Raises `Failure` for any other status than 200."""
         return _body(self.send("POST", path, body))
 
+    def text(self, path: str) -> str:
+        """Return a body that is no JSON object, as it is. Raises `Failure` for any other status than 200."""
+        answer = self.send("GET", path)
+        return answer.text if answer.status_code == 200 else str(_body(answer))
+
+    def accepted(self, path: str, body: object) -> dict[str, Any]:
+        """Return a body whose status says that the work has begun (202)."""
+        answer = self.send("POST", path, body)
+        if answer.status_code == 202:
+            found: dict[str, Any] = answer.json()
+            return found
+        return _body(answer)
+
     def chat(self, body: dict[str, Any]) -> Iterator[Event]:
         """Ask, and yield the events as they come; one `answer` from a gateway that does not stream."""
         with self._faults(), self._http.stream("POST", "/chat", json={**body, "stream": True}) as answer:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.runs_app import app as runs
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -59,6 +61,7 @@ app = typer.Typer(
 )
 configuration = typer.Typer(help="The configuration file.", no_args_is_help=True)
 app.add_typer(configuration, name="config")
+app.add_typer(runs, name="runs")
 
 Url = Annotated[
     str | None,
@@ -131,7 +134,7 @@ def ask(
         "priority": priority.value if priority is not None else None,
     }
     given = {name: value for name, value in body.items() if value is not None}
-    with _talking(url) as (client, console):
+    with talking(url) as (client, console):
         run_ask(client, given, console, as_json=as_json)
 
 
@@ -140,7 +143,7 @@ def chat(url: Url = None) -> None:
     """Talk: the conversation is kept. Commands: stats, models, new, exit."""
     from cli.chat import chat as run_chat
 
-    with _talking(url) as (client, console):
+    with talking(url) as (client, console):
         raise typer.Exit(FAILED if run_chat(client, console) else 0)
 
 
@@ -157,7 +160,7 @@ def check(
     from cli.check import CHAT
     from cli.check import check as run_check
 
-    with _talking(url) as (client, console):
+    with talking(url) as (client, console):
         somebody = sys.stdin.isatty() and console.is_terminal
         chosen = mode or (_chosen() if somebody else Mode.all)
         if chosen.value == CHAT and somebody:
@@ -180,7 +183,7 @@ def _chosen() -> Mode:
 
 
 @contextmanager
-def _talking(url: str | None) -> "Iterator[tuple[Client, Console]]":
+def talking(url: str | None) -> "Iterator[tuple[Client, Console]]":
     """Yield a client of the gateway and a console; what goes wrong is said and becomes the exit code."""
     from rich.console import Console
 

@@ -164,19 +164,18 @@ class Runner:
         for due in advance.dues(graph, progress):
             if (due.name, due.question) in out:
                 continue
-            looked = due.question and due.name in approved
-            if progress.rebuilt and not looked and await self._was_settled(run, known, due):
+            if progress.rebuilt and await self._was_settled(run, known, due, approved):
                 return  # it is taken in, and whatever else is due was sent with that
             await self._send(run, known, progress, due, values, told)
             point("planner.task_sent")
 
-    async def _was_settled(self, run: Run, known: Known, due: Due) -> bool:
+    async def _was_settled(self, run: Run, known: Known, due: Due, approved: Sequence[str]) -> bool:
         """Take a call in that was settled before the record was lost: nobody would say so again."""
         facts = subjects.events(run.tenant, run.run_id)
-        if due.question:
+        if due.question and due.node.name not in approved:
             decided = await self.bus.log.read(facts.approval(due.node.name), ApprovalDecided)
             if decided is not None and decided.approved and due.node.kind is not Kind.APPROVAL:
-                await self.carry_on(run, known, _unchanged, again=True, approved=[due.node.name])
+                await self.carry_on(run, known, _unchanged, again=True, approved=[*approved, due.node.name])
                 return True
         event = await self.bus.log.read(facts.settled(Purpose.TASK, due.name), CallSettled)
         if event is None:

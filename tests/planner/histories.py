@@ -149,10 +149,13 @@ class Planner:
         """As the runner does with a record that was made again: what is due and settled already is taken in."""
         for due in self.dues():
             node = due.node
-            if due.question and due.name in approved:
-                continue
-            if due.question and self.world.decided.get(node.name) and node.kind is not Kind.APPROVAL:
-                return self.go_on([node.name])
+            if (
+                due.question
+                and due.name not in approved
+                and self.world.decided.get(node.name)
+                and node.kind is not Kind.APPROVAL
+            ):
+                return self.go_on([*approved, node.name])
             if due.name in self.world.log:
                 return self.take_in(self.world.log[due.name])
         return None

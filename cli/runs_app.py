@@ -1,0 +1,185 @@
+"""`segue runs`: look at runs, steer them, take them up again."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Look at runs, steer them, take them up again.", no_args_is_help=True)
+
+RunId = Annotated[str, typer.Argument(help="The run's id, as answers, logs and listings say it.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
+]
+Reason = Annotated[str | None, typer.Option(help="Why; it is kept with the run.")]
+Task = Annotated[str | None, typer.Option(help="The output of the task that waits, where several do.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
+
+LOOK_AGAIN_S = 0.4
+OVER = frozenset({"completed", "failed", "denied", "cancelled"})
+
+
+@app.command()
+def show(run_id: RunId, as_json: AsJson = False, url: Url = None) -> None:
+    """Show where a run is: its state, what it waits for, its tasks, what it cost."""
+    from cli.main import talking
+    from cli.run_tree import tree
+
+    with talking(url) as (client, console):
+        run = client.get(f"/runs/{run_id}")
+        console.print_json(json.dumps(run)) if as_json else console.print(tree(run))
+
+
+@app.command()
+def watch(run_id: RunId, url: Url = None) -> None:
+    """Watch a run until it ends: a live tree, or a line for every change. Exit code 1 when it did not succeed."""
+    from rich.live import Live
+
+    from cli.main import FAILED, talking
+    from cli.run_tree import changes, tree
+
+    with talking(url) as (client, console):
+        run = client.get(f"/runs/{run_id}")
+        if console.is_terminal:
+            with Live(tree(run), console=console, refresh_per_second=8) as live:
+                while run["state"] not in OVER:
+                    time.sleep(LOOK_AGAIN_S)
+                    run = client.get(f"/runs/{run_id}")
+                    live.update(tree(run))
+        else:
+            told: dict[str, str] = {}
+            while True:
+                for line in changes(run, told):
+                    console.print(line, markup=False, soft_wrap=True)
+                if run["state"] in OVER:
+                    break
+                time.sleep(LOOK_AGAIN_S)
+                run = client.get(f"/runs/{run_id}")
+        if run["state"] != "completed":
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def timeline(run_id: RunId, as_json: AsJson = False, url: Url = None) -> None:
+    """Show what took how long."""
+    from cli.main import talking
+    from cli.run_tree import bars
+
+    with talking(url) as (client, console):
+        found = client.get(f"/runs/{run_id}/timeline")
+        console.print_json(json.dumps(found)) if as_json else console.print(bars(found))
+
+
+@app.command()
+def graph(run_id: RunId, url: Url = None) -> None:
+    """Print a run's workflow as a Mermaid flowchart."""
+    from cli.main import talking
+
+    with talking(url) as (client, _):
+        typer.echo(client.text(f"/runs/{run_id}/graph"), nl=False)
+
+
+@app.command()
+def output(run_id: RunId, name: Annotated[str, typer.Argument(help="The output's name.")], url: Url = None) -> None:
+    """Print what a task put out, whole."""
+    from cli.main import talking
+
+    with talking(url) as (client, _):
+        typer.echo(client.text(f"/runs/{run_id}/outputs/{name}"))
+
+
+def _steer(url: str | None, run_id: str, verb: str, **wanted: str | None) -> None:
+    from cli.main import talking
+
+    with talking(url) as (client, console):
+        body = {name: value for name, value in wanted.items() if value is not None}
+        run = client.post(f"/runs/{run_id}/{verb}", body)
+        waits = f", waiting for {run['waits_for']}" if run.get("waits_for") else ""
+        console.print(f"{run_id} is {run['state']}{waits}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def cancel(run_id: RunId, reason: Reason = None, url: Url = None) -> None:
+    """End a run now; what it has so far is kept."""
+    _steer(url, run_id, "cancel", reason=reason)
+
+
+@app.command()
+def pause(run_id: RunId, reason: Reason = None, url: Url = None) -> None:
+    """Start nothing more of a run until it is resumed."""
+    _steer(url, run_id, "pause", reason=reason)
+
+
+@app.command()
+def resume(run_id: RunId, reason: Reason = None, url: Url = None) -> None:
+    """Go on with a paused run."""
+    _steer(url, run_id, "resume", reason=reason)
+
+
+@app.command()
+def approve(run_id: RunId, task: Task = None, reason: Reason = None, url: Url = None) -> None:
+    """Let a task that waits for a person go on."""
+    _steer(url, run_id, "approve", task=task, reason=reason)
+
+
+@app.command()
+def reject(run_id: RunId, task: Task = None, reason: Reason = None, url: Url = None) -> None:
+    """Let a task that waits for a person fail."""
+    _steer(url, run_id, "reject", task=task, reason=reason)
+
+
+@app.command()
+def retry(run_id: RunId, url: Url = None) -> None:
+    """Begin a new run that takes over what succeeded and does the rest again; prints its id."""
+    _again(url, run_id, "retry", {})
+
+
+@app.command()
+def fork(
+    run_id: RunId,
+    start_at: Annotated[
+        list[str] | None, typer.Option(help="The output of a task to do again; may be repeated.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="OUTPUT=TEXT", help="Another prompt for a task; @FILE reads it.")
+    ] = None,
+    variable: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Another value for a variable; JSON, else a text.")
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Begin a new run from any task of this one, with what is different; prints its id."""
+    edits = {name: {"prompt": _text(text)} for name, text in _pairs("--prompt", prompt or [])}
+    variables = {name: _value(text) for name, text in _pairs("--variable", variable or [])}
+    _again(url, run_id, "fork", {"start_at": start_at or [], "edits": edits, "variables": variables})
+
+
+def _again(url: str | None, run_id: str, how: str, body: dict[str, Any]) -> None:
+    from cli.main import talking
+
+    with talking(url) as (client, _):
+        typer.echo(client.accepted(f"/runs/{run_id}/{how}?wait=false", body)["run_id"])
+
+
+def _pairs(option: str, given: list[str]) -> list[tuple[str, str]]:
+    found = []
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{one!r} is not NAME=VALUE", param_hint=option)
+        found.append((name, value))
+    return found
+
+
+def _text(given: str) -> str:
+    return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
+
+
+def _value(given: str) -> Any:
+    try:
+        return json.loads(given)
+    except ValueError:
+        return given
