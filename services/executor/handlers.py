@@ -13,6 +13,7 @@ from services.executor.attempts import Again, GiveUp, Next, Policy, decide, halv
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
 from services.executor.providers import Answered, Asked, ChatProvider, Failed
+from services.executor.providers.openai_wire import trimmed
 from services.executor.running import Cancelled, Running, Working
 from services.executor.settlement import MOST_UNKNOWN, Ledger, attempt_fault, fault
 from services.executor.unreadable import settle_unreadable
@@ -169,6 +170,8 @@ class Executor:
             point("executor.answered")
         if isinstance(outcome, Failed):
             verdict = taxonomy.worth_repeating(outcome.verdict, outcome.status, self.policy.retryable)
+            if verdict == taxonomy.CONTEXT and not _can_shrink(ledger, route.role):
+                verdict = replace(verdict, repeat=False)
             outcome = replace(outcome, verdict=verdict)
         code = "answered" if isinstance(outcome, Answered) else outcome.verdict.code
         metrics.ATTEMPTS.labels(started.provider, started.model, code).inc()
@@ -182,13 +185,14 @@ class Executor:
         if command.timeout_s is not None:
             budget_s = min(budget_s, command.timeout_s)
         smaller = halvings(ledger.failed, route.role, taxonomy.ANSWER_LENGTH.code)
+        trims = halvings(ledger.failed, route.role, taxonomy.CONTEXT.code)
         deltas = Deltas(self.bus.client, command, started) if command.stream else None
         try:
             async with working.cancellable():
                 if deltas is not None:
                     await deltas.begin()
                 return await self.provider(route).chat(
-                    Asked(command, started.attempt, smaller),
+                    Asked(command, started.attempt, smaller, trims),
                     route,
                     budget_s=max(0.0, budget_s),
                     on_delta=deltas.send if deltas is not None else None,
@@ -262,6 +266,13 @@ class Executor:
             cost_known=fact.cost_known,
         )
         await self.bus.log.write(subject, late)
+
+
+def _can_shrink(ledger: Ledger, role: str) -> bool:
+    """Whether there is some session left that the next attempt could leave out."""
+    trims = halvings(ledger.failed, role, taxonomy.CONTEXT.code)
+    messages = ledger.command.messages
+    return len(trimmed(messages, trims + 1)) < len(trimmed(messages, trims))
 
 
 def _count_call(fact: CallSettled) -> None:

@@ -44,7 +44,7 @@ class Verdict:
     repeat: bool = True
     """The same request to the same model can go otherwise the next time."""
     smaller: bool = False
-    """It is repeated with half the answer's length."""
+    """It is repeated with half of what was too long: of the answer's length, or of the session before the message."""
     at_once: bool = False
     """The first repetition does not wait: servers close kept connections at any time, even as one is used again."""
 
@@ -68,7 +68,7 @@ _INVALID = Verdict("logical", "invalid_request", repeat=False)
 _POLICY = Verdict("logical", "content_policy", repeat=False)
 _REFUSAL = Verdict("logical", "refusal", repeat=False)
 _SAFETY = Verdict("logical", "safety_filter", repeat=False)
-_CONTEXT = Verdict("resource", "context_too_long", repeat=False)
+CONTEXT: Final = Verdict("resource", "context_too_long", smaller=True, at_once=True)
 ANSWER_LENGTH: Final = Verdict("resource", "answer_length", smaller=True)
 _BODY = Verdict("resource", "request_too_large", repeat=False)
 _PROVIDER_ERROR = Verdict("transient", "provider_error")
@@ -106,7 +106,7 @@ def _rows(seen: Seen, signals: dict[str, Verdict]) -> tuple[Row, ...]:
 
 TABLE: Final[tuple[Row, ...]] = (
     *_rows(Seen.ERROR_TYPE, {
-        "context_length_exceeded": _CONTEXT,
+        "context_length_exceeded": CONTEXT,
         "max_tokens_exceeded": ANSWER_LENGTH,
         "invalid_request": _INVALID,
         "invalid_prompt": _INVALID,
@@ -124,8 +124,9 @@ TABLE: Final[tuple[Row, ...]] = (
         "provider_overloaded": _OVERLOADED,
     }),
     *_rows(Seen.CODE, {
-        "context_length_exceeded": _CONTEXT,
-        "string_above_max_length": _CONTEXT,
+        "context_length_exceeded": CONTEXT,
+        "string_above_max_length": CONTEXT,
+        "exceed_context_size_error": CONTEXT,
         "invalid_request_error": _INVALID,
         "invalid_prompt": _INVALID,
         "unsupported_parameter": _INVALID,

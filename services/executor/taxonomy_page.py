@@ -32,7 +32,7 @@ this page; unspecific ones (`invalid_request_error`, `api_error`, `server_error`
 _THEN = {
     "transient": "after a growing wait; then the next model of the chain",
     "persistent": "for a glitch; then the next model of the chain; logged as an error, because a person must act",
-    "resource": "with half the answer's length where that was refused; then the next model of the chain",
+    "resource": "with half of what was too long, where that helps; then the next model of the chain",
     "logical": "but the next model of the chain first; the same one only when nobody is left",
     "fatal": "the next model of the chain; logged as an error",
 }
@@ -40,8 +40,8 @@ _THEN = {
 _NOTES = """
 **waits**: the provider said "later", not "no": the call waits as long as it says, for as long as its run has time, and
 no retry is used up. **no repeat**: the same request would fail in the same way, so the next model is asked at once.
-**smaller**: repeated with half of `max_tokens`. **first at once**: a server may close a kept connection just as it is
-used again, so the first repetition does not wait.
+**smaller**: repeated with half of `max_tokens`, or of the session before the message: the message itself is never cut.
+**first at once**: the first repetition does not wait (a server may close a kept connection just as it is used again).
 
 After text has been streamed a failure is a failure: the next attempt announces that it starts again. What was charged
 for an attempt that broke off is unknown unless the provider said so, and flagged, never counted as zero.

@@ -97,7 +97,7 @@ def settle(graph: Graph, progress: Progress, outcome: Outcome) -> Progress:
     before = draft.state(node) if place.item is None else _letter(draft, node, place.item)
     expected = State.REPAIRING if place.repair else State.STARTED
     decided = before == State.ASKED and place.item is None and not place.repair
-    if before != expected and not decided:
+    if (before != expected and not decided) or _closed(draft, node):
         return progress
     if outcome.answered and not outcome.fits and not place.repair:
         after: str = State.REPAIRING
@@ -113,6 +113,15 @@ def settle(graph: Graph, progress: Progress, outcome: Outcome) -> Progress:
         letters = draft.fans[node.name]
         draft.fans[node.name] = letters[: place.item] + after + letters[place.item + 1 :]
     return draft.frozen(progress, cost_usd=progress.cost_usd + outcome.cost_usd)
+
+
+def _closed(draft: _Draft, node: Node) -> bool:
+    """Whether a task that this one is a part of is over: nothing in it counts any more."""
+    while node.scope:
+        node = draft.graph.nodes[node.scope]
+        if draft.state(node) in OVER:
+            return True
+    return False
 
 
 def _letter(draft: _Draft, node: Node, item: int) -> str:

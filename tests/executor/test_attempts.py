@@ -85,9 +85,7 @@ def test_with_retries_used_up_the_next_role_is_asked(verdict: Verdict, retries: 
     assert after(*[verdict] * (retries + 1), chain=("a", "b", "c")) == Next("b")
 
 
-@pytest.mark.parametrize(
-    "code", ["invalid_request", "model_not_found", "quota_exhausted", "refusal", "context_too_long"]
-)
+@pytest.mark.parametrize("code", ["invalid_request", "model_not_found", "quota_exhausted", "refusal"])
 def test_what_cannot_go_otherwise_is_not_repeated(code: str) -> None:
     """The same request to the same model would fail in the same way: the next role, or the end."""
     assert after(BY_CODE[code], chain=("a", "b")) == Next("b")

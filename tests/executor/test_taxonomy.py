@@ -15,7 +15,7 @@ NOW_S = 1_790_000_000.0
 
 # (where, signal, type, code, flags): b backpressure, r worth repeating, s smaller, a first at once
 EXPECTED = """
-error_type context_length_exceeded resource context_too_long -
+error_type context_length_exceeded resource context_too_long rsa
 error_type max_tokens_exceeded resource answer_length rs
 error_type invalid_request logical invalid_request -
 error_type invalid_prompt logical invalid_request -
@@ -31,8 +31,9 @@ error_type rate_limit_exceeded transient rate_limited br
 error_type server transient provider_error r
 error_type provider_unavailable transient provider_unavailable r
 error_type provider_overloaded transient provider_overloaded r
-code context_length_exceeded resource context_too_long -
-code string_above_max_length resource context_too_long -
+code context_length_exceeded resource context_too_long rsa
+code string_above_max_length resource context_too_long rsa
+code exceed_context_size_error resource context_too_long rsa
 code invalid_request_error logical invalid_request -
 code invalid_prompt logical invalid_request -
 code unsupported_parameter logical invalid_request -

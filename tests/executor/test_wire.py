@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from services.executor.providers import Answered, Asked, Failed
 from services.executor.providers.failures import without
-from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields, usage_of
+from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields, trimmed, usage_of
+from shared.contracts.message import ChatMessage
 from services.executor.providers.refusals import of_the_schema, refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
 from tests.executor.conftest import call
@@ -288,3 +289,13 @@ def test_a_bad_schema_is_not_a_server_without_schemas() -> None:
 def test_a_key_that_is_quoted_back_is_taken_out() -> None:
     assert without("Incorrect API key provided: sk-abc", "sk-abc") == "Incorrect API key provided: ***"
     assert without("nothing here", None) == "nothing here"
+
+
+@pytest.mark.parametrize(("trims", "kept"), [(0, "suauau"), (1, "suau"), (2, "su"), (3, "su"), (9, "su")])
+def test_a_session_that_is_too_long_is_halved_from_its_old_end(trims: int, kept: str) -> None:
+    """The prompt and the message stay whole; what is left of the session begins with a person's word."""
+    roles = {"s": "system", "u": "user", "a": "assistant"}
+    messages = [ChatMessage.model_validate({"role": roles[one], "content": f"{n}"}) for n, one in enumerate("suauau")]
+    found = trimmed(messages, trims)
+    assert "".join(one.role[0] for one in found) == kept
+    assert (found[0], found[-1]) == (messages[0], messages[-1])

@@ -51,6 +51,8 @@ class Asked:
     """Of the attempt, from 1."""
     halvings: int = 0
     """How often `max_tokens` is halved, because more was refused."""
+    trims: int = 0
+    """How often the session before the message is halved, because the whole was too long."""
 
 
 class ChatProvider(Protocol):

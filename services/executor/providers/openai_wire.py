@@ -4,7 +4,7 @@ Read with tolerance for what the many compatible servers leave out, and without 
 Sources: OpenAI "Chat Completions", OpenRouter "Errors", "Streaming", "Usage accounting".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from services.executor.providers import Answered, Asked, Failed
 from services.executor.providers.failures import read_fault
 from services.executor.taxonomy import CUT, EMPTY, MALFORMED, NOTHING_SAID, PROVIDER_ERROR, REFUSAL, SAFETY, Verdict
-from shared.contracts.message import Usage
+from shared.contracts.message import ChatMessage, Usage
 
 DONE = b"[DONE]"
 MOST_TOKENS = 1e12
@@ -29,7 +29,7 @@ def request_fields(
     `omit` names parameters that this server refuses, each with what it wants instead ("": nothing).
     """
     call = asked.call
-    fields: dict[str, Any] = {"model": model, "messages": call.messages}
+    fields: dict[str, Any] = {"model": model, "messages": trimmed(call.messages, asked.trims)}
     fields.update({name: value for name, value in parameters.items() if value is not None})
     for name, value in (("temperature", call.temperature), ("max_tokens", call.max_tokens), ("top_p", call.top_p)):
         if value is not None:
@@ -54,6 +54,18 @@ def request_fields(
             if instead:
                 fields[instead] = value
     return fields
+
+
+def trimmed(messages: Sequence[ChatMessage], trims: int) -> Sequence[ChatMessage]:
+    """Return a conversation with its session halved so often, the oldest left out; prompt and message stay whole."""
+    if not trims:
+        return messages
+    first = next((place for place, one in enumerate(messages) if one.role != "system"), 0)
+    session = messages[first:-1]
+    kept = list(session[len(session) - (len(session) >> trims) :])
+    while kept and kept[0].role != "user":
+        kept.pop(0)
+    return (*messages[:first], *kept, messages[-1])
 
 
 def read_completion(data: bytes, now_s: float) -> Answered | Failed:
