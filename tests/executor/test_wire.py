@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from services.executor.providers import Answered, Asked, Failed
 from services.executor.providers.failures import without
 from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields, trimmed, usage_of
-from shared.contracts.message import ChatMessage
 from services.executor.providers.refusals import of_the_schema, refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
+from shared.contracts.message import ChatMessage
 from tests.executor.conftest import call
 from tests.executor.standin import DONE, USAGE, completion, delta, event
 

@@ -4,6 +4,7 @@ import asyncio
 
 from shared import version
 from shared.bus.server import NatsServer
+from shared.contracts.ids import Verb
 from tests.conftest import eventually
 from tests.gateway.conftest import Client, Stage
 from tests.gateway.test_chat import queued
@@ -109,6 +110,9 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/chat",
             "/workflow",
             "/template/{name}",
+            "/runs/{run_id}",
+            *(f"/runs/{{run_id}}/{part}" for part in ("timeline", "graph", "outputs/{name}", "retry", "fork")),
+            *(f"/runs/{{run_id}}/{verb}" for verb in Verb),
             "/session/{session_id}",
             "/health",
             "/models",
