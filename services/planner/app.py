@@ -32,6 +32,8 @@ PORT = 9102
 PLACES = 128
 """Runs that are being planned at once: each mostly waits for the master AI."""
 SETTLED_PLACES = 64
+BEGIN_PLACES = 12
+"""For runs that wait for a place: they begin one at a time, but a pool of fewer would have to poll its sources."""
 FEW_PLACES = 16
 """For what people want, and for times that are over."""
 
@@ -98,7 +100,7 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         steering = Steering(bus=bus, runner=runner)
         shares = configuration.queuing.shares
         asked = pool(bus, NAME, PLANNER, planner.asked, places=PLACES, shares=shares)
-        begins = pool(bus, NAME, PLANNER_BEGIN, planner.begins, places=1, shares=shares)
+        begins = pool(bus, NAME, PLANNER_BEGIN, planner.begins, places=BEGIN_PLACES, shares=shares)
         settled = pool(bus, NAME, [PLANNER_SETTLED], steering.settled, places=SETTLED_PLACES)
         approvals = pool(bus, NAME, [PLANNER_APPROVALS], steering.decided, places=FEW_PLACES)
         controls = pool(bus, NAME, PLANNER_CONTROLS, steering.controlled, places=FEW_PLACES)

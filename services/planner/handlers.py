@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.planner import lineage, planning
@@ -33,7 +33,8 @@ from shared.conversation import conversation, user_message
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
-from shared.workflows.validation import Catalogue, Invalid, Problem, checked, templates_named
+from shared.workflows.problems import templates_in
+from shared.workflows.validation import Catalogue, Invalid, Problem, checked
 
 log = logging.getLogger("segue.planner")
 
@@ -67,6 +68,7 @@ class Planner:
     now: Callable[[], datetime]
     waiting: int = 0
     """Runs in this process's hands that wait for a place."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def asked(self, delivery: Delivery) -> Verdict:
         """Take a plan request from acceptance to the first calls."""
@@ -101,6 +103,8 @@ class Planner:
             point("planner.decided")
             written = await bus.log.write(facts.plan, decided)
             planned = written.fact
+            if written.mine and planned.workflow is not None:
+                self.runner.planned(planned)
             metrics.RUNS_PLANNED.labels(planned.source).inc()
         point("planner.planned")
         if planned.plan_only:
@@ -120,10 +124,11 @@ class Planner:
         try:
             with bound(run_id=run.run_id, tenant=run.tenant):
                 point("planner.begin.taken")
-                while not await self.bus.log.exists(subjects.events(run.tenant, run.run_id).ended):
-                    if await self.runner.begin(run):
-                        break
-                    await asyncio.sleep(LOOK_FOR_PLACE_S)
+                async with self._turn:  # in the order in which they came
+                    while not await self.bus.log.exists(subjects.events(run.tenant, run.run_id).ended):
+                        if await self.runner.begin(run):
+                            break
+                        await asyncio.sleep(LOOK_FOR_PLACE_S)
             return Done()
         finally:
             self.waiting -= 1
@@ -134,7 +139,7 @@ class Planner:
         if command.lineage is not None:
             return await self._derived(run, command)
         if isinstance(request, WorkflowRequest):
-            catalogue = await self.catalogue_for(run.tenant, templates_named(request.workflow.model_dump()))
+            catalogue = await self.catalogue_for(run.tenant, templates_in(request.workflow.workflow))
             found = checked(request.workflow, catalogue)
             if isinstance(found, Invalid):
                 await self._refuse(run, "workflow_invalid", found.problems)

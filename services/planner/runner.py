@@ -78,6 +78,11 @@ class Runner:
             return None
         return self._remember(Known(planned, await self._graph(run, planned.workflow)))
 
+    def planned(self, planned: RunPlanned) -> None:
+        """Remember a plan that was written just now: none of its tasks has become anything yet."""
+        assert planned.workflow is not None
+        self._remember(Known(planned, compiled(planned.workflow)))
+
     def _remember(self, known: Known) -> Known:
         self._known[known.planned.run.run_id] = known
         if len(self._known) > PLANS_REMEMBERED:

@@ -71,6 +71,14 @@ def templates_named(document: object) -> frozenset[str]:
     return frozenset(found)
 
 
+def templates_in(queues: Sequence[Queue]) -> frozenset[str]:
+    """Return the templates that a workflow's tasks stand for and that are not put in yet."""
+    tasks = [task for queue in queues for task in queue.tasks]
+    inner = (templates_in(task.workflow) for task in tasks if task.workflow is not None)
+    named = frozenset(task.template for task in tasks if task.template is not None and task.workflow is None)
+    return named.union(*inner)
+
+
 def json_path(location: Sequence[int | str]) -> str:
     """Return pydantic's location as a JSON path (RFC 9535)."""
     return "$" + "".join(_path_part(part) for part in location)
