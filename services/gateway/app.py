@@ -108,6 +108,7 @@ def listings_of(configuration: Configuration, environment: Environment) -> Listi
         addons=tuple(configuration.prompt_addons),
         templates=configuration.workflow_templates,
         timeout_s=configuration.orchestration.default_timeout_s,
+        limits=configuration.orchestration.limits,
     )
 
 

@@ -1,10 +1,11 @@
 """What this system offers its callers: models, addons, templates, limits. Values, made from the configuration once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from shared.config.operation import WorkflowLimits
 from shared.config.templates import Template
 from shared.workflows.validation import Catalogue, Problem
 
@@ -33,7 +34,7 @@ class Listings:
     templates: Mapping[str, Template]
     timeout_s: float
     """From a run's birth to its deadline."""
-    max_tasks: int = 500
+    limits: WorkflowLimits = field(default_factory=WorkflowLimits)
 
     @property
     def models_available(self) -> int:
@@ -44,8 +45,11 @@ class Listings:
         return Catalogue(
             frozenset(model.name for model in self.models),
             frozenset(self.addons),
-            self.max_tasks,
-            templates=self.templates,
+            self.limits.max_tasks,
+            self.limits.max_depth,
+            self.limits.max_fan_out,
+            self.limits.max_task_s,
+            self.templates,
         )
 
 

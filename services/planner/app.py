@@ -38,7 +38,6 @@ FEW_PLACES = 16
 """For what people want, and for times that are over."""
 
 MASTER_PROMPT = "master_ai"
-MAX_TASKS = 500
 
 
 def prompt_of(configuration: Configuration, role: str) -> str:
@@ -74,7 +73,15 @@ def flow_of(configuration: Configuration) -> Flow:
 def build(environment: Environment, configuration: Configuration) -> Service:
     """Return the service, ready to be served."""
 
-    catalogue = Catalogue(frozenset(configuration.ai_models), frozenset(configuration.prompt_addons), MAX_TASKS)
+    limits = configuration.orchestration.limits
+    catalogue = Catalogue(
+        frozenset(configuration.ai_models),
+        frozenset(configuration.prompt_addons),
+        limits.max_tasks,
+        limits.max_depth,
+        limits.max_fan_out,
+        limits.max_task_s,
+    )
     flow = flow_of(configuration)
 
     async def catalogue_for(tenant: str, templates: frozenset[str]) -> Catalogue:
@@ -91,7 +98,7 @@ def build(environment: Environment, configuration: Configuration) -> Service:
                 for role in configuration.ai_models
             },
             addons=configuration.prompt_addons,
-            bounds=Bounds(),
+            bounds=Bounds(limits.max_fan_out, limits.max_cost_usd),
             expansion_prompt=str(opening("", flow.offer, (), user_message(""))[0].content).strip(),
             expansion_schema=schema(flow.offer),
         )

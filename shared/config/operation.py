@@ -65,11 +65,27 @@ class ApiEndpoints(Section):
     )
 
 
+class WorkflowLimits(CamelSection):
+    """How large a workflow may be, whoever wrote it: a caller, a template or a model."""
+
+    max_tasks: int = Field(default=500, ge=1, le=10_000, description="Tasks, those of inner workflows included.")
+    max_depth: int = Field(default=2, ge=0, le=5, description="Workflows within a workflow's tasks.")
+    max_fan_out: int = Field(default=1_000, ge=1, le=100_000, description="Items of one `for_each`.")
+    max_task_s: float = Field(
+        default=86_400, alias="maxTaskSeconds", gt=0, le=86_400, description="Most seconds that a task may name."
+    )
+    max_cost_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="US dollars that a workflow's tasks may cost: beyond it nothing more is started; absent: no bound.",
+    )
+
+
 class Orchestration(CamelSection):
     """How much runs at once, for how long, and how long it is remembered."""
 
     max_concurrent_workflows: int = Field(
-        default=1000, ge=1, le=1_000_000, description="Workflows that run at the same time; more wait or are refused."
+        default=1000, ge=1, le=1_000_000, description="Workflows that run at the same time; more wait in order."
     )
     default_timeout_s: float = Field(
         default=300,
@@ -89,6 +105,7 @@ class Orchestration(CamelSection):
     state_retention_days: float = Field(
         default=30, gt=0, le=3650, description="Days that runs and their facts are kept before they are removed."
     )
+    limits: WorkflowLimits = Field(default_factory=WorkflowLimits, description="How large a workflow may be.")
 
 
 class Queuing(CamelSection):

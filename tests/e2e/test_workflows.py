@@ -285,3 +285,41 @@ async def test_only_planned_is_not_carried_out(steering: Steering) -> None:
     result = await steering.result(run)
     assert result["workflow"][0]["tasks"][0]["prompt"] == "never asked"
     assert not await steering.asked_of_models(run)
+
+
+async def test_a_workflow_that_has_spent_its_money_starts_nothing_more(tmp_path: Path) -> None:
+    """`orchestration.limits.maxCostUsd`: what was begun is finished and kept, the end says what was spent."""
+
+    def cheap(document: dict[str, Any]) -> None:
+        document["orchestration"]["limits"] = {"maxCostUsd": 1e-9}
+
+    async with System(tmp_path, configure=cheap) as system:
+        steering = Steering(system, await open_bus(system.client))
+        run = await steering.begin([task("one", "a"), task("two {a}", "b")])
+        end = await steering.ended(run)
+        assert end.outcome == "failed"
+        assert end.fault is not None
+        assert end.fault.code == "over_budget"
+        assert end.failure is not None
+        assert (end.failure.kept, end.failure.not_done) == (("a",), ("b",))
+
+
+async def test_a_graph_takes_as_long_as_its_longest_path(steering: Steering) -> None:
+    """Twelve tasks of different lengths: the run is over when the longest chain is, not when all queues are."""
+    lengths = [0.3, 0.1, 0.2, 0.1, 0.4, 0.1, 0.1, 0.2, 0.3, 0.1, 0.2, 0.1]
+    needs = [[], [], [], [0], [1], [2], [3, 4], [4], [5], [6, 7], [8], [9, 10]]
+    rules = [
+        {"match": {"contains": f"task number {n}."}, "fault": {"kind": "delay", "delay_s": length}}
+        for n, length in enumerate(lengths)
+    ]
+    await steering.system.faults(*rules)
+    over = [0.0] * 12
+    for n, before in enumerate(needs):
+        over[n] = lengths[n] + max((over[one] for one in before), default=0.0)
+    tasks = [task(f"task number {n}.", f"t{n}", needs=[f"t{one}" for one in before]) for n, before in enumerate(needs)]
+    run = await steering.begin(tasks)
+    end = await steering.ended(run)
+    assert end.outcome == "completed"
+    took_s = (end.ended_at - run.born_at).total_seconds()
+    assert max(over) <= took_s < max(over) + 0.5 * (sum(lengths) - max(over)), (took_s, max(over))
+    print(f"longest path {max(over):.3f} s, took {took_s:.3f} s, one after the other {sum(lengths):.1f} s")

@@ -10,6 +10,7 @@ import uvicorn
 from services.gateway.app import application
 from services.gateway.bounds import Bounds
 from services.gateway.listings import Listings, OfferedModel
+from shared.config.operation import WorkflowLimits
 from shared.config.templates import Parameter, Template
 from shared.contracts.workflow import Queue, Task
 
@@ -46,7 +47,7 @@ def listings(timeout_s: float = 20) -> Listings:
         addons=("executive_summary", "newsletter"),
         templates={"report": report},
         timeout_s=timeout_s,
-        max_tasks=10,
+        limits=WorkflowLimits.model_validate({"maxTasks": 10}),
     )
 
 
