@@ -139,10 +139,6 @@ class Facts:
     def all_settled_but_tasks(self) -> tuple[str, ...]:
         return tuple(f"{self.prefix}.call.{purpose}.*.settled" for purpose in Purpose if purpose is not Purpose.TASK)
 
-    def every_attempt(self, attempt: int) -> str:
-        """Of all calls, those with this number."""
-        return f"{self.prefix}.call.*.*.attempt.{attempt}"
-
     def attempt(self, purpose: Purpose, name: str, attempt: int) -> str:
         return f"{self.prefix}.call.{purpose}.{name}.attempt.{attempt}"
 

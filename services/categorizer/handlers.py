@@ -74,12 +74,26 @@ class Categorizer:
             return Done()
         history = await self._history(run, request)
         category = None if accepted.mine else await bus.log.read(facts.category, RunCategorized)
+        if category is None and command.lineage is not None:
+            category = await self._inherited(run, command.lineage.parent)
         if category is None:
             category = await self._categorize(run, request, history)
             point("categorizer.categorized")
         await self._send_on(category, request, history)
         point("categorizer.sent")
         return Done()
+
+    async def _inherited(self, run: Run, parent: str) -> RunCategorized | None:
+        """Take the category over that the run had which this one is a retry of: it is not paid for again."""
+        theirs = await self.bus.log.read(subjects.events(run.tenant, parent).category, RunCategorized)
+        if theirs is None or theirs.category is None:
+            return None
+        saved = theirs.spent
+        spent = Spent(
+            calls=saved.calls, reused=saved.calls, saved_usd=saved.cost_usd + saved.saved_usd, simulated=saved.simulated
+        )
+        fact = theirs.model_copy(update={"run": run, "spent": spent})
+        return (await self.bus.log.write(subjects.events(run.tenant, run.run_id).category, fact)).fact
 
     async def _history(self, run: Run, request: ChatRequest) -> tuple[ChatMessage, ...]:
         if run.session_id is None or request.new_session:

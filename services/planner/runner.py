@@ -30,6 +30,7 @@ from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import Fault, Run
 from shared.contracts.workflow import Workflow
 from shared.faults import point
+from shared.topology import CALLS
 from shared.workflows.graph import Graph, Kind, Node, compiled, located
 from shared.workflows.outputs import Missing, State, Unfit, Values, output, sources
 from shared.workflows.validation import Catalogue
@@ -252,10 +253,12 @@ class Runner:
             await self._set_timer(run, due.name, due.node.task.timeout_s)
         await self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call)
 
-    async def _set_timer(self, run: Run, task: str, after_s: float) -> datetime:
+    async def _set_timer(self, run: Run, task: str, after_s: float, *, question: bool = False) -> datetime:
+        """Have the bus say when a task's time is over; a question's is another than that of the call it allows."""
         at = min(self.now() + timedelta(seconds=after_s), run.deadline_at)
-        timer, target = subjects.task_timer(run.run_id, task), subjects.task_due(run.run_id, task)
-        await self.bus.log.send_at(timer, target, TaskDue(run=run, task=task), at)
+        name = f"{task}_q" if question else task
+        timer, target = subjects.task_timer(run.run_id, name), subjects.task_due(run.run_id, name)
+        await self.bus.log.send_at(timer, target, TaskDue(run=run, task=task, question=question), at)
         return at
 
     async def settle_as_failed(
@@ -295,7 +298,7 @@ class Runner:
             except Missing as missing:
                 values[missing.name] = await self._output(run, known, progress, missing.name, told)
         left_s = max(0.0, (run.deadline_at - self.now()).total_seconds())
-        until = await self._set_timer(run, node.name, min(approve.timeout_s or left_s, left_s))
+        until = await self._set_timer(run, node.name, min(approve.timeout_s or left_s, left_s), question=True)
         asked = ApprovalAsked(
             run=run, task=node.name, output=node.output, message=message, until=until, default=approve.default
         )
@@ -376,8 +379,11 @@ class Runner:
             number += 1
         return True
 
-    async def stop_call(self, run: Run, call: str, reason: str) -> None:
-        """Tell executors to drop a call: a hint, the log decides."""
+    async def stop_call(self, run: Run, node: Node, call: str, reason: str) -> None:
+        """Take a call off its queue, and tell whoever works on it to drop it: a hint, the log decides."""
+        lane = self.cast.personas[node.task.model or ""].lane
+        await self.bus.jetstream.purge(CALLS, subjects.call(run, lane, Purpose.TASK, call))
+        await self.bus.jetstream.purge(CALLS, subjects.wait(run, Purpose.TASK, call))
         hint = CancelRun(run_id=run.run_id, reason=reason, call=call)
         await self.bus.client.publish(subjects.cancel(run.tenant, run.run_id), hint.encode())
 

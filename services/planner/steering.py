@@ -100,16 +100,18 @@ class Steering:
             if place is None or there is None:
                 return
             node = place.node
-            if there.states.get(node.name) == State.ASKED:
+            if command.question:
+                if there.states.get(node.name) != State.ASKED:
+                    return
                 assert node.task.approve is not None
                 fact = ApprovalDecided(
                     run=run, task=node.name, approved=node.task.approve.default == "approve", by="timeout"
                 )
                 await self.bus.log.write(subjects.events(run.tenant, run.run_id).approval(node.name), fact)
-            elif task in {due.name for due in advance.dues(known.graph, there)}:
+            elif task in {due.name for due in advance.dues(known.graph, there) if not due.question}:
                 said = f"not done within {node.task.timeout_s or 0:g} s"
                 if await self.runner.settle_as_failed(run, task, node, "task_timeout", said, status=504):
-                    await self.runner.stop_call(run, task, "task_timeout")
+                    await self.runner.stop_call(run, node, task, "task_timeout")
 
         return await self._happened(run, go_on, again=delivery.delivered > 1)
 

@@ -193,6 +193,10 @@ class JetStream:
         """
         return await self._direct(stream, {"multi_last": subjects, "batch": limit})
 
+    async def direct_page(self, stream: str, subject: str, *, after: int, limit: int) -> list[Stored]:
+        """Read the next `limit` messages on matching subjects behind a sequence, oldest first; from any replica."""
+        return await self._direct(stream, {"seq": after + 1, "next_by_subj": subject, "batch": limit})
+
     async def direct_on(self, stream: str, subject: str, *, limit: int) -> list[Stored]:
         """Read the first `limit` messages on a subject in one go, oldest first; from any replica, like `direct_all`."""
         return await self._direct(stream, {"seq": 1, "next_by_subj": subject, "batch": limit})

@@ -23,6 +23,7 @@ M = TypeVar("M", bound=Message)
 WRITER: Final = "Segue-Writer"
 """Header that tells a write whose answer was lost from the same fact written by another, or in an earlier try."""
 TOO_MANY: Final = 413
+PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,12 @@ class Log:
         except Refused as refused:
             if refused.code != TOO_MANY:
                 raise
-        found = await self.story(tenant, run_id)
-        for attempt in count(1):
-            attempts = await self.jetstream.direct_all(EVENTS, [facts.every_attempt(attempt)])
-            if not attempts:
-                break
-            found += attempts
-        return sorted(found, key=lambda stored: stored.seq)
+        found: list[Stored] = []
+        while True:
+            page = await self.jetstream.direct_page(EVENTS, facts.all, after=found[-1].seq if found else 0, limit=PAGE)
+            found += page
+            if len(page) < PAGE:
+                return found
 
     async def story(self, tenant: str, run_id: str) -> list[Stored]:
         """The run's decisions without its attempts, oldest first, from some replica.

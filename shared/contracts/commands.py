@@ -202,6 +202,8 @@ class TaskDue(Message):
 
     run: Run
     task: CallName
+    question: bool = False
+    """Of the time in which a person was to decide, not of the task's own."""
 
 
 class ControlRun(Message):

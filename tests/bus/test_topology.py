@@ -253,8 +253,6 @@ def test_a_runs_patterns_take_its_facts() -> None:
     assert all(matches(facts.all, fact) for fact in everything)
     settled = [fact for fact in everything if any(matches(one, fact) for one in facts.all_settled)]
     assert settled == [facts.settled(purpose, "c") for purpose in Purpose]
-    assert [fact for fact in everything if matches(facts.every_attempt(2), fact)] == everything[-3:]
-    assert not any(matches(facts.every_attempt(1), fact) for fact in everything)
 
 
 async def test_the_server_agrees_with_the_table(ground: Ground) -> None:

@@ -154,4 +154,7 @@ async def test_a_failed_chat_is_retried_as_a_new_run(system: System) -> None:
     again = await system.post(f"/runs/{failed.json()['run_id']}/retry", {})
     assert again.status_code == 200, again.text
     assert again.json()["response"]
-    assert (await look(system, again.json()["run_id"])).json()["parent"] == failed.json()["run_id"]
+    seen = (await look(system, again.json()["run_id"])).json()
+    assert seen["parent"] == failed.json()["run_id"]
+    assert [call["name"] for call in seen["calls"]] == ["answer.answer"]  # its category was taken over
+    assert seen["category"] == "M"

@@ -323,3 +323,31 @@ async def test_a_graph_takes_as_long_as_its_longest_path(steering: Steering) -> 
     took_s = (end.ended_at - run.born_at).total_seconds()
     assert max(over) <= took_s < max(over) + 0.5 * (sum(lengths) - max(over)), (took_s, max(over))
     print(f"longest path {max(over):.3f} s, took {took_s:.3f} s, one after the other {sum(lengths):.1f} s")
+
+
+async def test_the_time_for_a_question_is_not_the_tasks(steering: Steering) -> None:
+    """A task that was approved in time keeps running when the time for the question is over, and has its own."""
+    await slow(steering, "takes its time", 1.2)
+    gate = {"timeout_s": 0.8, "default": "reject"}
+    run = await steering.begin(
+        [task("takes its time", "a", approve=gate), task("endless", "b", approve=gate, timeout_s=1)]
+    )
+    facts = subjects.events(run.tenant, run.run_id)
+    await slow(steering, "endless", 20)
+    for name, output in (("0-0", "a"), ("0-1", "b")):
+        await steering.there(facts.asked(name))
+        await steering.want(run, Verb.APPROVE, task=output)
+        await steering.there(facts.approval(name))
+    end = await steering.ended(run)
+    assert (await steering.settled(run, "0-0")).outcome == "answered"
+    assert end.failure is not None
+    assert [(one.task, one.code) for one in end.failure.failed] == [("b", "task_timeout")]
+
+
+async def test_a_run_of_many_facts_is_read_whole(steering: Steering) -> None:
+    """A fan of 600 leaves more facts than one read of the log gives: all of them are found, in order."""
+    run = await steering.begin([task("item {index}", "all", for_each="{list}")], {"list": list(range(600))})
+    assert len((await steering.result(run))["all"]) == 600
+    found = await steering.bus.log.facts(run.tenant, run.run_id)
+    assert len(found) == 3 + 2 * 600
+    assert [one.seq for one in found] == sorted({one.seq for one in found})
