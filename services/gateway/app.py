@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
-from services.gateway.http import catalogue, chat, errors, probes, runs, sessions, workflows
+from services.gateway.http import catalogue, chat, errors, plan, probes, runs, sessions, workflows
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
 from services.gateway.listings import Listings, OfferedModel
@@ -78,7 +78,7 @@ def application(nats_url: str, listings: Listings, bounds: Bounds, *, drain_s: f
         lifespan=lifespan,
     )
     errors.install(app)
-    for part in (chat, workflows, runs, sessions, catalogue, probes):
+    for part in (chat, workflows, plan, runs, sessions, catalogue, probes):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     return Envelope(BodyCap(app, bounds.body_bytes))
 

@@ -71,6 +71,12 @@ def of_workflow(
     return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed)
 
 
+def of_plan(identity: Identity, request: ChatRequest, *, priority: Priority, now: datetime, timeout_s: float) -> Birth:
+    """Return the birth of a run that is only to be planned."""
+    run = _run(identity, priority, None, now, timeout_s)
+    return Birth(PlanRun(run=run, request=request, source=_source(identity), plan_only=True), identity.keyed)
+
+
 def of_lineage(
     identity: Identity, parent: RunAccepted, lineage: Lineage, *, planned: bool, now: datetime, timeout_s: float
 ) -> Birth:

@@ -145,6 +145,23 @@ async def test_retried_and_forked(system: System) -> None:
     assert "nothing" in wrong.text
 
 
+async def test_a_plan_can_be_had_edited_and_sent(system: System) -> None:
+    """Planning asks for no task; the workflow that comes back runs as it is, and with another prompt."""
+    message = "Research kites, then write three posts and an e-mail, then evaluate all of it in a report."
+    planned = await system.post("/plan", {"message": message})
+    assert planned.status_code == 200, planned.text
+    body = planned.json()
+    assert body["mermaid"].startswith("flowchart TD")
+    seen = (await look(system, body["run_id"])).json()
+    assert (seen["state"], seen["plan"]) == ("completed", "model")
+    assert [call["name"] for call in seen["calls"]] == ["decision.plan-0"]
+    assert not any(task["attempts"] for task in seen["tasks"])
+    body["workflow"][0]["tasks"][0]["prompt"] = "Say something about kites"
+    sent = await system.post("/workflow", {"workflow": body["workflow"], "variables": body["variables"]})
+    assert sent.status_code == 200, sent.text
+    assert (await system.post("/plan", {"message": " "})).status_code == 422
+
+
 async def test_a_failed_chat_is_retried_as_a_new_run(system: System) -> None:
     broken = {"kind": "status", "status": 400}
     await system.faults({"match": {"answers": "prose"}, "times": "forever", "fault": broken})

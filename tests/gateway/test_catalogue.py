@@ -109,6 +109,7 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
         assert set(described["paths"]) == {
             "/chat",
             "/workflow",
+            "/plan",
             "/template/{name}",
             "/runs/{run_id}",
             *(f"/runs/{{run_id}}/{part}" for part in ("timeline", "graph", "outputs/{name}", "retry", "fork")),

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import assert_never
 
-from services.gateway.http.models import Body, ChatAnswer, ErrorBody, RunFailure, UsageBody, WorkflowAnswer
+from services.gateway.http.models import Body, ChatAnswer, ErrorBody, PlanAnswer, RunFailure, UsageBody, WorkflowAnswer
 from shared.contracts.events import RunEnded
 from shared.contracts.message import Fault
+from shared.contracts.workflow import Workflow
+from shared.workflows.graph import compiled
+from shared.workflows.mermaid import flowchart
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,29 @@ def to_workflow(ended: RunEnded) -> Answer:
             simulated=spent.simulated,
             calls=spent.calls,
             note=ended.note,
+        ),
+    )
+
+
+def to_plan(ended: RunEnded) -> Answer:
+    """Return a plan that was not carried out."""
+    if ended.outcome != "completed":
+        return Answer(_status(ended), _failure(ended))
+    result = ended.result or {}
+    queues, variables = result.get("workflow"), result.get("variables")
+    document = {"workflow": queues, "variables": variables} if isinstance(queues, list) else None
+    return Answer(
+        200,
+        PlanAnswer(
+            run_id=ended.run.run_id,
+            workflow=queues if isinstance(queues, list) else None,
+            variables=variables if isinstance(variables, dict) else {},
+            note=ended.note,
+            mermaid=flowchart(compiled(Workflow.model_validate(document))) if document is not None else None,
+            cost_usd=ended.spent.cost_usd,
+            cost_known=ended.spent.cost_known,
+            took_s=_took_s(ended),
+            simulated=ended.spent.simulated,
         ),
     )
 

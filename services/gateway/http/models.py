@@ -46,6 +46,16 @@ class ChatBody(Body):
     stream: bool = Field(default=False, description="Answer with server-sent events.")
 
 
+class PlanBody(Body):
+    """`POST /plan`"""
+
+    message: Annotated[str, AfterValidator(_said)] = Field(
+        examples=["Compare three electric bikes, then recommend one"]
+    )
+    images: tuple[Annotated[str, AfterValidator(_image)], ...] = Field(default=(), max_length=MOST_IMAGES)
+    priority: Priority = Priority.MEDIUM
+
+
 class UsageBody(Body):
     """Tokens as the providers counted them, of all calls of the run."""
 
@@ -79,6 +89,20 @@ class ChatAnswer(Body):
     simulated: bool = Field(description="A simulated provider answered, at least in part.")
     calls: NonNegativeInt
     note: str | None = Field(description="Why the request was answered in another way than it would be usually.")
+
+
+class PlanAnswer(Body):
+    """A workflow that was planned and not carried out: send it, edited or not, to `POST /workflow`."""
+
+    run_id: str
+    workflow: list[JsonValue] | None = Field(description="null: no valid plan could be had, `note` says why.")
+    variables: dict[str, JsonValue]
+    note: str | None
+    mermaid: str | None = Field(description="The workflow as a Mermaid flowchart.")
+    cost_usd: float = Field(description="Of planning.")
+    cost_known: bool
+    took_s: float
+    simulated: bool
 
 
 class WorkflowAnswer(Body):
