@@ -23,6 +23,9 @@ from shared.contracts.message import ChatMessage, Fault, Run
 from shared.conversation import user_message
 from shared.workflows.substitution import as_text
 
+MOST_RESULT_CHARS = 8_000_000
+"""Of all values of a run's result together: more is named, not carried."""
+PREVIEW_CHARS = 200
 KEPT_SESSION_CHARS = 4_000_000
 """A session keeps its latest turns within this, which is more than any model of 2026 can read (900,000 tokens)."""
 
@@ -74,7 +77,7 @@ def of_deadline(
         fault=fault,
         failure=failure_of(run, through) if through is not None else None,
         spent=spent,
-        result=_so_far(through),
+        result=_so_far(run, through),
         ended_at=now,
     )
 
@@ -97,13 +100,30 @@ def of_cancel(
         fault=Fault(type="logical", code="cancelled", status=409, message=said),
         failure=failure_of(run, through) if through is not None else None,
         spent=spent,
-        result=_so_far(through),
+        result=_so_far(run, through),
         ended_at=now,
     )
 
 
-def _so_far(through: Through | None) -> dict[str, JsonValue] | None:
-    return through.outputs() or None if through is not None else None
+def _so_far(run: Run, through: Through | None) -> dict[str, JsonValue] | None:
+    return bounded(run, through.outputs()) or None if through is not None else None
+
+
+def bounded(run: Run, result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a result that can travel: of one that is too large, the largest values are only named."""
+    sizes = {name: len(as_text(value)) for name, value in result.items()}
+    kept = dict(result)
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=lambda one: -sizes[one]):
+        if total <= MOST_RESULT_CHARS:
+            break
+        total -= sizes[name]
+        kept[name] = {
+            "href": f"/runs/{run.run_id}/outputs/{name}",
+            "chars": sizes[name],
+            "preview": as_text(result[name])[:PREVIEW_CHARS],
+        }
+    return kept
 
 
 def of_plan(run: Run, planned: RunPlanned, now: datetime) -> RunEnded:
@@ -150,7 +170,7 @@ def of_workflow(
         category=Category.H if orchestrated else None,
         text=text,
         acknowledgement=acknowledgement.text if acknowledgement is not None else None,
-        result={**planned.workflow.variables, **put_out},
+        result=bounded(run, {**planned.workflow.variables, **put_out}),
         fault=fault,
         failure=None if fault is None else failure_of(run, through),
         role=speaker.role if speaker is not None else None,

@@ -178,8 +178,10 @@ def _start(draft: _Draft, scope: Scope, values: Values, bounds: Bounds, approved
     for node in scope.nodes:
         if frontier == node.place and draft.state(node) in OVER:
             frontier += 1
-    for node in scope.nodes:
+    for node in scope.nodes[frontier:]:
         state = draft.state(node)
+        if state in OVER:
+            continue
         if state == State.WAITING and frontier >= node.barrier and _served(draft, node):
             _decide(draft, scope, node, values, bounds)
             changed = True
@@ -275,7 +277,10 @@ def dues(graph: Graph, progress: Progress) -> tuple[Due, ...]:
 
 def _dues_of(graph: Graph, scope: Scope, states: Mapping[str, str], fans: Mapping[str, str]) -> Iterator[Due]:
     for node in scope.nodes:
-        match states.get(node.name):
+        state = states.get(node.name)
+        if state is None or state in OVER:
+            continue
+        match state:
             case State.ASKED:
                 yield Due(node, question=True)
             case State.REPAIRING:

@@ -56,6 +56,16 @@ async def test_a_run_that_is_over_shows_its_tasks_and_what_they_cost(system: Sys
     assert "t0x0 --> t0x1" in chart
 
 
+async def test_a_skipped_task_is_seen_as_skipped(system: System) -> None:
+    body = workflow(
+        {"prompt": "one", "output_variable": "a", "when": "go"}, {"prompt": "two {a}", "output_variable": "b"}
+    )
+    answer = await system.post("/workflow", {**body, "variables": {"go": False}})
+    seen = (await look(system, answer.json()["run_id"])).json()
+    assert [task["state"] for task in seen["tasks"]] == ["skipped", "done"]
+    assert "a" not in answer.json()["result"]
+
+
 async def test_a_chat_shows_its_calls(system: System) -> None:
     answer = await system.chat("What is the capital of Spain?")
     seen = (await look(system, answer["run_id"])).json()
@@ -175,3 +185,19 @@ async def test_a_failed_chat_is_retried_as_a_new_run(system: System) -> None:
     assert seen["parent"] == failed.json()["run_id"]
     assert [call["name"] for call in seen["calls"]] == ["answer.answer"]  # its category was taken over
     assert seen["category"] == "M"
+
+
+async def test_a_result_that_is_too_large_is_named_and_can_be_read(system: System) -> None:
+    """Ten outputs of 1 MB: the answer says where the list is, and there it is whole."""
+    fault = {"kind": "oversized", "bytes": 1_000_000}
+    await system.faults({"match": {"contains": "endless item"}, "times": "forever", "fault": fault})
+    body = workflow({"prompt": "endless item {index}", "output_variable": "all", "for_each": "{list}"})
+    answer = await system.post("/workflow", {**body, "variables": {"list": list(range(10))}})
+    await system.http.delete(f"{system.simulator.url}/__sim/faults")
+    assert answer.status_code == 200, answer.text[:300]
+    assert len(answer.content) < 10_000
+    named = answer.json()["result"]["all"]
+    assert named["chars"] > 10_000_000
+    whole = await system.http.get(system.gateway.url + named["href"])
+    assert whole.status_code == 200, whole.text[:300]
+    assert [len(one) >= 1_000_000 for one in whole.json()] == [True] * 10

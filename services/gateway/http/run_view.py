@@ -20,7 +20,7 @@ from shared.contracts.commands import ChatRequest, WorkflowRequest
 from shared.contracts.events import ApprovalAsked, CallSettled
 from shared.contracts.ids import Category
 from shared.contracts.message import Fault
-from shared.workflows.graph import REPAIR, Graph, Node, compiled, edges
+from shared.workflows.graph import REPAIR, Graph, Kind, Node, compiled, edges
 from shared.workflows.outputs import State
 
 PREVIEW_CHARS = 200
@@ -136,12 +136,37 @@ def _letter(run: Chronicle, node: Node) -> str:
     settled = run.settled.get(f"task.{node.name}{REPAIR}") or run.settled.get(f"task.{node.name}")
     if settled is None:
         kept = run.ended is not None and run.ended.result is not None and node.output in run.ended.result
-        return State.DONE if kept and not node.scope else State.WAITING
+        if kept and not node.scope:
+            return State.DONE
+        through = run.ended is not None and run.ended.outcome == "completed"
+        carried_out = run.planned is not None and not run.planned.plan_only
+        return State.SKIPPED if through and carried_out and node.kind is not Kind.GROUP else State.WAITING
     failed = settled.outcome == "failed"
     failing = run.ended.failure.failed if run.ended is not None and run.ended.failure is not None else ()
     if failed or (not node.scope and node.output in {one.task for one in failing}):
         return {"fail": State.FAILED, "continue": State.CONTINUED, "substitute": State.SUBSTITUTED}[node.task.on_error]
     return State.DONE
+
+
+def states_of(run: Chronicle, graph: Graph) -> tuple[dict[str, str], dict[str, str]]:
+    """Return tasks' and items' letters: the planner's record, else what they must have been by what is settled."""
+    if run.progress is not None:
+        return run.progress.states, run.progress.fans
+    states = {node.name: _letter(run, node) for node in graph.nodes.values()}
+    fans: dict[str, str] = {}
+    for node in graph.nodes.values():
+        if node.task.for_each is None or states[node.name] not in {State.DONE}:
+            continue
+        letters, place = "", 0
+        while (settled := run.settled.get(f"task.{node.item(place)}")) is not None:
+            repaired = run.settled.get(f"task.{node.item(place)}{REPAIR}")
+            if settled.outcome == "failed" or (repaired is not None and repaired.outcome == "failed"):
+                letters += State.SUBSTITUTED if node.task.on_error == "substitute" else State.CONTINUED
+            else:
+                letters += State.REPAIRED if repaired is not None else State.DONE
+            place += 1
+        fans[node.name] = letters
+    return states, fans
 
 
 def _task(run: Chronicle, graph: Graph, node: Node) -> TaskView:

@@ -24,7 +24,7 @@ from services.gateway.http.identity import identity_of, who
 from services.gateway.http.models import Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
 from services.gateway.http.run_models import ForkBody, RunView, TimelineView, Wanted
-from services.gateway.http.run_view import graph_of, state_of, timeline, view
+from services.gateway.http.run_view import graph_of, state_of, states_of, timeline, view
 from shared import subjects
 from shared.contracts.commands import ChatRequest, ControlRun, Lineage
 from shared.contracts.ids import TOKEN_PATTERN, Verb
@@ -99,15 +99,14 @@ async def read_output(request: Request, run_id: str, name: str) -> Response:
     run = await _read(request, run_id)
     found: JsonValue = None
     known = run.ended.result if run.ended is not None else None
-    if known is not None and name in known:
+    if known is not None and name in known and not _only_named(run_id, name, known[name]):
         found = known[name]
     else:
         drawn = graph_of(run)
         place = located(drawn, drawn.root.producers.get(name, "")) if drawn is not None else None
-        states = run.progress.states if run.progress is not None else {}
+        states, fans = states_of(run, drawn) if drawn is not None else ({}, {})
         if drawn is None or place is None or states.get(place.node.name) not in set("dpcu"):
             raise Refusal(404, f"run {run_id!r} has no output {name[:80]!r} (yet)")
-        fans = run.progress.fans if run.progress is not None else {}
         texts = {
             call: run.settled[f"task.{call}"].text or ""
             for call in sources(drawn, place.node, states, fans)
@@ -124,6 +123,11 @@ async def _wanted(request: Request) -> Wanted:
     if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
         return Wanted()
     return await parsed(request, Wanted)
+
+
+def _only_named(run_id: str, name: str, value: JsonValue) -> bool:
+    """Whether a result was too large to travel, so that this value of it only says where it is."""
+    return isinstance(value, dict) and value.get("href") == f"/runs/{run_id}/outputs/{name}"
 
 
 def _steering(verb: Verb, doing: str) -> Callable[[Request, str], Awaitable[Response]]:
