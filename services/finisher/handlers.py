@@ -21,18 +21,17 @@ from shared.contracts.events import (
     RunEnded,
     RunPlanned,
     Session,
-    TaskExpanded,
 )
 from shared.contracts.ids import Category, Lane, Purpose
 from shared.contracts.message import ChatMessage, Fault, Message, Run, Unreadable
 from shared.contracts.workflow import Workflow
 from shared.conversation import CHARS_PER_TOKEN, estimated_tokens, user_message
 from shared.faults import point
+from shared.graphs import graph_of
 from shared.observe import metrics
 from shared.observe.logs import bound
 from shared.topology import FINISHES
 from shared.unreadable import end_run_of
-from shared.workflows.graph import Graph, Kind, compiled
 from shared.workflows.outputs import State
 from shared.workflows.substitution import as_text
 
@@ -44,6 +43,8 @@ FINAL = "final"
 EXPLAIN = "explain"
 LEAST_ANSWER_TOKENS = 500
 MOST_ANSWER_TOKENS = 8_000
+_EXPANDED = frozenset("edfcu")
+"""States of a task whose model may have written a workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,25 +144,9 @@ class Finisher:
     async def _through(self, run: Run, story: Story, states: Mapping[str, str], fans: Mapping[str, str]) -> Through:
         assert story.planned is not None
         assert story.planned.workflow is not None
-        graph = await self._graph(run, story.planned.workflow, states)
+        graph = await graph_of(self.bus, run, story.planned.workflow, lambda name: states.get(name) in _EXPANDED)
         await complete(self.bus, run, story, calls_of(graph, states, fans))
         return Through(graph, states, fans, story.tasks)
-
-    async def _graph(self, run: Run, workflow: Workflow, states: Mapping[str, str]) -> Graph:
-        """Return the graph with the workflows that tasks' models wrote."""
-        facts, expanded = subjects.events(run.tenant, run.run_id), dict[str, Workflow]()
-        while True:
-            graph = compiled(workflow, expanded)
-            new = [
-                node.name
-                for node in graph.nodes.values()
-                if node.kind is Kind.EXPANSION and node.name not in expanded and states.get(node.name) in set("edfcu")
-            ]
-            found = {name: await self.bus.log.read(facts.expanded(name), TaskExpanded) for name in new}
-            known = {name: fact.workflow for name, fact in found.items() if fact is not None}
-            if not known:
-                return graph
-            expanded |= known
 
     async def overdue(self, delivery: Delivery) -> Verdict:
         """End a run whose time is over, unless it has ended."""

@@ -30,6 +30,7 @@ from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import Fault, Run
 from shared.contracts.workflow import Workflow
 from shared.faults import point
+from shared.graphs import graph_of
 from shared.topology import CALLS
 from shared.workflows.graph import Graph, Kind, Node, compiled, located
 from shared.workflows.outputs import Missing, State, Unfit, Values, output, sources
@@ -77,7 +78,7 @@ class Runner:
         planned = await self.bus.log.read(subjects.events(run.tenant, run.run_id).plan, RunPlanned)
         if planned is None or planned.workflow is None:
             return None
-        return self._remember(Known(planned, await self._graph(run, planned.workflow)))
+        return self._remember(Known(planned, await graph_of(self.bus, run, planned.workflow)))
 
     def planned(self, planned: RunPlanned) -> None:
         """Remember a plan that was written just now: none of its tasks has become anything yet."""
@@ -89,21 +90,6 @@ class Runner:
         if len(self._known) > PLANS_REMEMBERED:
             self._known.popitem(last=False)
         return known
-
-    async def _graph(self, run: Run, workflow: Workflow) -> Graph:
-        """Return the graph with every expansion that is on the log."""
-        facts, expanded = subjects.events(run.tenant, run.run_id), dict[str, Workflow]()
-        looked: set[str] = set()
-        while True:
-            graph = compiled(workflow, expanded)
-            new = [node for node in graph.nodes.values() if node.kind is Kind.EXPANSION and node.name not in looked]
-            if not new:
-                return graph
-            for node in new:
-                looked.add(node.name)
-                fact = await self.bus.log.read(facts.expanded(node.name), TaskExpanded)
-                if fact is not None:
-                    expanded[node.name] = fact.workflow
 
     async def begin(self, run: Run) -> bool:
         """Take a place among the running workflows and start the first tasks. False: there is no place now."""
@@ -192,7 +178,7 @@ class Runner:
     async def _refreshed(self, known: Known) -> Known:
         planned = known.planned
         assert planned.workflow is not None
-        return self._remember(Known(planned, await self._graph(planned.run, planned.workflow)))
+        return self._remember(Known(planned, await graph_of(self.bus, planned.run, planned.workflow)))
 
     async def _finish(self, run: Run, known: Known, progress: Progress) -> None:
         fault = None

@@ -12,7 +12,7 @@ import pytest
 from shared import subjects
 from shared.bus.connection import Bus, open_bus
 from shared.contracts.commands import ControlRun, Edit, Lineage, PlanRun, WorkflowRequest
-from shared.contracts.events import ApprovalAsked, CallSettled, Progress, RunEnded
+from shared.contracts.events import ApprovalAsked, AttemptStarted, CallSettled, Progress, RunEnded
 from shared.contracts.ids import Purpose, Verb, new_run_id
 from shared.contracts.message import Run
 from shared.contracts.workflow import Workflow
@@ -79,6 +79,13 @@ class Steering:
         assert found is not None
         return found
 
+    async def began(self, run: Run) -> datetime:
+        """Return when the first task's call was claimed."""
+        subject = subjects.events(run.tenant, run.run_id).attempt(Purpose.TASK, "0-0", 1)
+        found = await self.bus.log.read(subject, AttemptStarted)
+        assert found is not None
+        return found.started_at
+
     async def asked_of_models(self, run: Run) -> Counter[str]:
         """Return how often the simulator was asked for each call of a run."""
         return Counter(str(one["call"]) for one in await self.system.ledger() if one.get("run") == run.run_id)
@@ -101,7 +108,7 @@ async def slow(steering: Steering, contains: str, for_s: float, times: Any = 1) 
 
 async def test_paused_starts_nothing_and_goes_on_where_it_was(steering: Steering) -> None:
     """What runs is finished and kept; nothing is started until somebody resumes it."""
-    await slow(steering, "first thing", 0.6)
+    await slow(steering, "first thing", 2)
     run = await steering.begin([task("first thing", "a"), task("then {a}", "b")])
     facts = subjects.events(run.tenant, run.run_id)
     await steering.there(facts.attempt(Purpose.TASK, "0-0", 1))
@@ -271,12 +278,26 @@ async def test_more_workflows_than_places_wait_in_order(tmp_path: Path) -> None:
         for number in range(6):
             runs.append(await steering.begin([task(f"wait a little {number}", "a")]))
             await steering.there(subjects.events("outside", runs[-1].run_id).plan)
-        info = await system.client.jetstream().stream_info("KV_runs")
-        assert info.state.messages == 2
+        most = 0
+        waiting = set(range(6))
+        until = time.monotonic() + 20
+        while waiting:
+            assert time.monotonic() < until
+            most = max(most, (await system.client.jetstream().stream_info("KV_runs")).state.messages)
+            over = {
+                n for n in waiting if await steering.bus.log.exists(subjects.events("outside", runs[n].run_id).ended)
+            }
+            waiting -= over
+        assert most == 2
         ends = [await steering.ended(run) for run in runs]
         assert [end.outcome for end in ends] == ["completed"] * 6
-        assert sorted(ends, key=lambda end: end.ended_at)[-1] is ends[-1]
-        assert (await system.client.jetstream().stream_info("KV_runs")).state.messages == 0
+        started = [await steering.began(run) for run in runs]
+        assert all(one < next_but_one for one, next_but_one in zip(started, started[2:], strict=False))
+
+        async def empty() -> bool:
+            return (await system.client.jetstream().stream_info("KV_runs")).state.messages == 0
+
+        await eventually(empty)
 
 
 async def test_only_planned_is_not_carried_out(steering: Steering) -> None:
@@ -327,8 +348,8 @@ async def test_a_graph_takes_as_long_as_its_longest_path(steering: Steering) -> 
 
 async def test_the_time_for_a_question_is_not_the_tasks(steering: Steering) -> None:
     """A task that was approved in time keeps running when the time for the question is over, and has its own."""
-    await slow(steering, "takes its time", 1.2)
-    gate = {"timeout_s": 0.8, "default": "reject"}
+    await slow(steering, "takes its time", 3.2)
+    gate = {"timeout_s": 2.5, "default": "reject"}
     run = await steering.begin(
         [task("takes its time", "a", approve=gate), task("endless", "b", approve=gate, timeout_s=1)]
     )
