@@ -3,7 +3,9 @@
 import asyncio
 import time
 
+import nats
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shared import subjects
@@ -23,15 +25,31 @@ def live_of(run: Run) -> Facts:
     return subjects.live(run.tenant, run.run_id)
 
 
-async def hear(bus: Bus, subject: str) -> list[Msg]:
-    """Return a list that fills with what is heard; the server knows of the interest when this returns."""
+PROBE = b"is anybody there?"
+
+
+async def hear(ground: Ground, bus: Bus, subject: str) -> list[Msg]:
+    """Return a list that fills with what is heard; every server knows of the interest when this returns."""
     heard: list[Msg] = []
+    known = asyncio.Event()
 
     async def take(msg: Msg) -> None:
-        heard.append(msg)
+        if msg.data == PROBE:
+            known.set()
+        else:
+            heard.append(msg)
 
     await bus.client.subscribe(subject, cb=take)
-    await bus.client.flush()
+    for server in ground.servers:  # in a cluster the others hear of it later than the one that was told
+        client = await nats.connect(server.url)
+        known.clear()
+
+        async def asked(client: Client = client) -> bool:
+            await client.publish(subject.replace("*", "probe").replace(">", "probe"), PROBE)
+            return known.is_set()
+
+        await eventually(asked)
+        await client.close()
     return heard
 
 
@@ -56,7 +74,7 @@ async def wait_for(bus: Bus, run: Run, *, within_s: float = 10, says: bytes | No
 
 async def test_what_is_stored_is_heard_once_in_order_with_its_sequence(ground: Ground) -> None:
     run, bus, writer = ground.run(), ground.buses[0], await ground.bus()
-    heard = await hear(bus, live_of(run).all)
+    heard = await hear(ground, bus, live_of(run).all)
     await writer.log.write(facts_of(run).accepted, accepted(run))
     await writer.log.write(facts_of(run).category, categorized(run, "first"))
     await writer.log.write(facts_of(run).category, categorized(run, "second"))  # refused
@@ -75,7 +93,7 @@ async def test_what_is_stored_is_heard_once_in_order_with_its_sequence(ground: G
 
 async def test_commands_and_canaries_are_not_heard(ground: Ground) -> None:
     run, bus = ground.run(), ground.buses[0]
-    heard = await hear(bus, "segue.live.>")
+    heard = await hear(ground, bus, "segue.live.>")
     await bus.jetstream.publish(subjects.canary("test"), b"", headers={"Nats-TTL": "1s"})
     await bus.log.set_timer(run)
     await bus.log.take_timer_back(run.run_id)
@@ -90,7 +108,7 @@ async def test_commands_and_canaries_are_not_heard(ground: Ground) -> None:
 async def test_a_fact_is_heard_as_soon_as_it_is_stored(ground: Ground) -> None:
     """Asked over the connection that listens: the server knows of the listener before it has the question."""
     run, bus, writer = ground.run(), ground.buses[0], await ground.bus()
-    asked = await hear(writer, f"ask.{run.run_id}")
+    asked = await hear(ground, writer, f"ask.{run.run_id}")
 
     async def answer() -> None:
         await eventually(lambda: bool(asked))
@@ -248,7 +266,7 @@ async def test_whoever_hears_a_fact_can_read_it_from_the_log(ground: Ground) -> 
     """The hint comes after the storing, never before."""
     bus, writer = ground.buses[0], await ground.bus()
     runs = [ground.run() for _ in range(50)]
-    heard = await hear(bus, subjects.live(ground.tenant, "*").accepted)
+    heard = await hear(ground, bus, subjects.live(ground.tenant, "*").accepted)
     missed: list[str] = []
 
     async def look() -> None:

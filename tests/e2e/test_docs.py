@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
 EXAMPLES: list[dict[str, Any]] = [json.loads(found) for found in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
 
 
-def test_there_is_an_example_for_every_feature() -> None:
+async def test_there_is_an_example_for_every_feature() -> None:
     shown = json.dumps(EXAMPLES)
     for feature in (
         '"graph"', '"inline"', '"needs"', '"when"', '"for_each"', '"on_error"', '"timeout_s"', '"output_schema"',
