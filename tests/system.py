@@ -229,7 +229,7 @@ class System:
         return {fact_of(one.subject): json.loads(await bus.payloads.unpack(one.data, one.headers)) for one in stored}
 
 
-async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 10.0) -> None:
+async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 30.0) -> None:
     """Wait until a fact is true; fail when it is not within the time."""
     until = time.monotonic() + within_s
     while not await fact():

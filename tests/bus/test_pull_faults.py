@@ -378,7 +378,8 @@ async def test_the_leaders_server_killed_under_load_loses_nothing(
     victim.kill()
     killed = time.monotonic()
     try:
-        await eventually(lambda: handled[-1][0] > killed + 0.3, within_s=15)
+        # Of the consumer that lost its leader: the others' messages say nothing about it.
+        await eventually(lambda: any(at > killed + 0.3 for at, i in handled[-60:] if i % 3 == 0), within_s=20)
         enough.set()
         published = await publishing
         await eventually(arena.empty, within_s=20)
