@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.history_app import app as history
+from cli.history_app import usage
 from cli.runs_app import app as runs
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ app = typer.Typer(
 configuration = typer.Typer(help="The configuration file.", no_args_is_help=True)
 app.add_typer(configuration, name="config")
 app.add_typer(runs, name="runs")
+app.add_typer(history, name="history")
+app.command()(usage)
 
 Url = Annotated[
     str | None,

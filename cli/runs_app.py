@@ -23,6 +23,68 @@ OVER = frozenset({"completed", "failed", "denied", "cancelled"})
 
 
 @app.command()
+def ls(
+    state: Annotated[
+        list[str] | None, typer.Option(help="In this state (running, awaiting_approval, failed, …); may be repeated.")
+    ] = None,
+    template: Annotated[str | None, typer.Option(help="Begun from this template.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Begun by this schedule.")] = None,
+    session: Annotated[str | None, typer.Option(help="Of this conversation.")] = None,
+    model: Annotated[str | None, typer.Option(help="That asked this model.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Retries and forks of this run.")] = None,
+    words: Annotated[str | None, typer.Option("--find", help="With this in the message.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Born at this time or later: 2026-11-27, 2026-11-27T08:00, 2h, 7d.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Born before this time.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """List runs, the latest first."""
+    from urllib.parse import urlencode
+
+    from cli.main import talking
+    from cli.run_list import moment, table
+
+    query: dict[str, Any] = {
+        "state": ",".join(state or []),
+        "template": template,
+        "schedule": schedule,
+        "session": session,
+        "model": model,
+        "parent": parent,
+        "q": words,
+        "since": moment(since),
+        "until": moment(until),
+    }
+    query = {name: value for name, value in query.items() if value}
+    found: list[dict[str, Any]] = []
+    with talking(url) as (client, console):
+        while len(found) < limit:
+            page = client.get("/runs?" + urlencode({**query, "limit": min(200, limit - len(found))}))
+            found += page["runs"]
+            if page["next"] is None:
+                break
+            query["cursor"] = page["next"]
+        if as_json:
+            console.print_json(json.dumps(found))
+        elif not found:
+            console.print("no runs", style="dim")
+        elif console.is_terminal:
+            console.print(table(found))
+        else:
+            for run in found:
+                typer.echo("\t".join(_columns(run)))
+
+
+def _columns(run: dict[str, Any]) -> list[str]:
+    """Return a run as a line for other programs: id, state, birth, seconds, cost, title."""
+    took = "" if run["took_s"] is None else f"{run['took_s']:.3f}"
+    return [run["run_id"], run["state"], run["born_at"], took, f"{run['cost_usd']:.6f}", run["title"] or ""]
+
+
+@app.command()
 def show(run_id: RunId, as_json: AsJson = False, url: Url = None) -> None:
     """Show where a run is: its state, what it waits for, its tasks, what it cost."""
     from cli.main import talking

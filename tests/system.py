@@ -163,6 +163,7 @@ class System:
             "SEGUE_HEALTH_PORT": str(port),
             "PORT": str(port),
             "SEGUE_LOG_LEVEL": "info",
+            "SEGUE_DATA_DIR": str(self.folder),
             "SEGUE_CONFIG": self._configuration,
             **self.environment,
             **extra,

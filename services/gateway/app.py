@@ -16,9 +16,10 @@ from starlette.types import ASGIApp
 from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
-from services.gateway.http import catalogue, chat, errors, plan, probes, runs, sessions, workflows
+from services.gateway.http import catalogue, chat, errors, history, plan, probes, runs, sessions, workflows
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
+from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
@@ -35,12 +36,20 @@ ANSWERED_BEFORE_END_S = 2.0
 """Whoever still waits this long before the server cuts connections is told so instead."""
 
 
-def application(nats_url: str, listings: Listings, bounds: Bounds, *, drain_s: float = DRAIN_S) -> ASGIApp:
+def application(
+    nats_url: str,
+    listings: Listings,
+    bounds: Bounds,
+    *,
+    keeping: Keeping | None = None,
+    drain_s: float = DRAIN_S,
+) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
     waiting = Waiting(bounds.waiting)
 
     async def assemble(bus: Bus) -> Work:
         runs = Runs(bus=bus, now=lambda: datetime.now(UTC))
+        projector = keeping.projector(bus) if keeping is not None else None
         app.state.gateway = Gateway(
             bus=bus,
             runs=runs,
@@ -48,9 +57,13 @@ def application(nats_url: str, listings: Listings, bounds: Bounds, *, drain_s: f
             listings=listings,
             catalogue=listings.catalogue(),
             health=service.health,
+            projector=projector,
             started_at=monotonic(),
         )
-        return Work()
+        if projector is None:
+            return Work()
+        await projector.start()
+        return Work(close=[projector.stop])
 
     service = Service(NAME, nats_url, assemble)
 
@@ -78,7 +91,7 @@ def application(nats_url: str, listings: Listings, bounds: Bounds, *, drain_s: f
         lifespan=lifespan,
     )
     errors.install(app)
-    for part in (chat, workflows, plan, runs, sessions, catalogue, probes):
+    for part in (chat, workflows, plan, history, runs, sessions, catalogue, probes):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     return Envelope(BodyCap(app, bounds.body_bytes))
 
@@ -118,9 +131,10 @@ def main() -> None:
         environment = Environment.read(os.environ)
         bounds = Bounds.read(os.environ)
         configuration = load().configuration
+        keeping = Keeping.read(environment, configuration.orchestration.state_retention_days)
     except ConfigInvalid as invalid:
         sys.exit(f"{NAME} does not start: {invalid}")
-    app = application(environment.nats_url, listings_of(configuration, environment), bounds)
+    app = application(environment.nats_url, listings_of(configuration, environment), bounds, keeping=keeping)
     serve(
         app,
         service=NAME,

@@ -10,6 +10,7 @@ from services.gateway.listings import Listings
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
 from shared.bus.connection import Bus
+from shared.history.projector import Projector
 from shared.observe.logs import bound
 from shared.service import Health
 from shared.workflows.validation import Catalogue
@@ -25,6 +26,8 @@ class Gateway:
     listings: Listings
     catalogue: Catalogue
     health: Health
+    projector: Projector | None
+    """Keeps the history; None where it is off."""
     started_at: float
     """`time.monotonic()`"""
 

@@ -39,6 +39,8 @@ class Stored:
     data: bytes
     headers: Mapping[str, str] | None
     seq: int
+    time: str = ""
+    """When it was stored, by the server's clock, RFC 3339; only of messages that were read directly."""
 
 
 class JetStream:
@@ -230,7 +232,13 @@ class JetStream:
             status = headers.get("Status")
             if status is None:
                 found.append(
-                    Stored(headers["Nats-Subject"], msg.data, _payload_headers(headers), int(headers["Nats-Sequence"]))
+                    Stored(
+                        headers["Nats-Subject"],
+                        msg.data,
+                        _payload_headers(headers),
+                        int(headers["Nats-Sequence"]),
+                        headers["Nats-Time-Stamp"],
+                    )
                 )
             elif not done.done():
                 if status in {"204", "404"}:

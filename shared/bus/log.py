@@ -13,10 +13,10 @@ from typing import Final, Generic, TypeVar
 from shared import subjects
 from shared.bus.errors import BusError, Refused
 from shared.bus.jetstream import JetStream, Stored
-from shared.bus.payloads import Payloads
+from shared.bus.payloads import HEADER, Payloads
 from shared.contracts.commands import DeadlinePassed, SubmitRequest
 from shared.contracts.message import Message, Run
-from shared.topology import EVENTS, FINISHES
+from shared.topology import EVENTS, FINISHES, MAX_MESSAGE_BYTES
 
 M = TypeVar("M", bound=Message)
 
@@ -53,6 +53,9 @@ class Log:
     async def write(self, subject: str, fact: M) -> Written[M]:
         """Write a fact once only, and return the one that the log has now."""
         body, headers = await self.payloads.pack(fact.encode())
+        if headers is not None and (outline := fact.outline()) is not None:
+            short = outline.encode()
+            body = short if len(short) <= MAX_MESSAGE_BYTES else b""
         writer = f"{self._name}.{next(self._writes)}"
         if await self.jetstream.publish_once(subject, body, headers={WRITER: writer, **(headers or {})}) is not None:
             return Written(fact, mine=True)
@@ -74,6 +77,12 @@ class Log:
     async def decode(self, stored: Stored, kind: type[M]) -> M:
         """Read a stored message, fetching its body where it travelled by reference."""
         return kind.decode(await self.payloads.unpack(stored.data, stored.headers))
+
+    async def sketch(self, stored: Stored, kind: type[M]) -> M:
+        """Read a stored fact's outline where it has one, else the whole: for showing, and for counting."""
+        if stored.data and stored.headers and HEADER in stored.headers:
+            return kind.decode(stored.data)
+        return await self.decode(stored, kind)
 
     async def facts(self, tenant: str, run_id: str) -> list[Stored]:
         """Every fact of a run that some replica has, oldest first: for showing, and for finding what must be there."""

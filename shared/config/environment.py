@@ -27,6 +27,11 @@ class Environment:
     """SEGUE_NATS_PORT: the embedded server's port."""
     data_dir: Path = Path(".segue")
     """SEGUE_DATA_DIR: where the embedded server keeps its files."""
+    history_url: str = "sqlite:///.segue/history.db"
+    """SEGUE_HISTORY_URL: where lists and sums come from: SQLite, `postgresql://user:password@host/database`, or `off`;
+    unset: `history.db` in SEGUE_DATA_DIR."""
+    history_days: int = 400
+    """SEGUE_HISTORY_DAYS: for how long what calls cost is kept; runs are listed as long as the log has them."""
     port: int = 8000
     """PORT: the gateway's port."""
     host: str = "127.0.0.1"
@@ -59,12 +64,15 @@ class Environment:
         """Read the variables. Raises `ConfigInvalid` naming every variable whose value cannot be used."""
         take = _Taker(env)
         nats_port = take("SEGUE_NATS_PORT", _port, 4222)
+        data_dir = take("SEGUE_DATA_DIR", Path, Path(".segue"))
         found = cls(
             config=take("SEGUE_CONFIG", Path, None),
             nats_url=take("SEGUE_NATS_URL", _nats_url, f"nats://127.0.0.1:{nats_port}"),
             nats_url_given=bool(env.get("SEGUE_NATS_URL", "").strip()),
             nats_port=nats_port,
-            data_dir=take("SEGUE_DATA_DIR", Path, Path(".segue")),
+            data_dir=data_dir,
+            history_url=take("SEGUE_HISTORY_URL", _history_url, f"sqlite:///{data_dir / 'history.db'}"),
+            history_days=take("SEGUE_HISTORY_DAYS", _days, 400),
             port=take("PORT", _port, 8000),
             host=take("SEGUE_HOST", _host, "127.0.0.1"),
             health_port=take("SEGUE_HEALTH_PORT", _port, None),
@@ -115,6 +123,21 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 65_535:
         raise _Wrong("a port number from 1 to 65535")
     return int(text)
+
+
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 36_500:
+        raise _Wrong("a number of days from 1 to 36500")
+    return int(text)
+
+
+def _history_url(text: str) -> str:
+    if text.lower() == "off":
+        return "off"
+    scheme, separator, rest = text.partition("://")
+    if not separator or not rest.strip("/") or scheme not in ("sqlite", "postgresql", "postgres"):
+        raise _Wrong("sqlite:///path/to/history.db, postgresql://user:password@host/database, or off")
+    return text.replace("postgres://", "postgresql://", 1)
 
 
 def _replicas(text: str) -> int:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from shared.contracts.ids import CallName, Category, Lane, Purpose, RunId, TenantId, Verb
-from shared.contracts.message import ChatMessage, Fault, Message, Part, Run, Usage, Usd
+from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import TaskConfig, Workflow
 
 
@@ -21,6 +21,9 @@ class ChatRequest(Part):
     new_session: bool = False
     """The session was made for this request: there is no history to read."""
 
+    def outline(self) -> "ChatRequest":
+        return self.model_copy(update={"message": self.message[:OUTLINE_CHARS], "images": ()})
+
 
 class WorkflowRequest(Part):
     """A workflow to run as it is: the caller's own, or a template's."""
@@ -28,6 +31,9 @@ class WorkflowRequest(Part):
     kind: Literal["workflow"] = "workflow"
     workflow: Workflow
     template: str | None = None
+
+    def outline(self) -> "WorkflowRequest":
+        return self.model_copy(update={"workflow": self.workflow.model_copy(update={"variables": {}})})
 
 
 class Spent(Part):

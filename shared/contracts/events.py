@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegat
 
 from shared.contracts.commands import ChatRequest, FailedAttempt, Lineage, Spent, UnknownAttempt, WorkflowRequest
 from shared.contracts.ids import CallName, Category, Purpose, RunId
-from shared.contracts.message import ChatMessage, Fault, Message, Part, Run, Usage, Usd
+from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import Workflow
 
 
@@ -17,6 +17,9 @@ class RunAccepted(Message):
     request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
     by: Literal["categorizer", "planner"]
     lineage: Lineage | None = None
+
+    def outline(self) -> "RunAccepted":
+        return self.model_copy(update={"request": self.request.outline()})
 
 
 class RunCategorized(Message):
@@ -153,6 +156,8 @@ class CallSettled(Message):
     purpose: Purpose
     outcome: Literal["answered", "failed"]
     text: str | None = None
+    text_chars: NonNegativeInt | None = None
+    """Only in an outline, whose text is cut: how long the whole one is."""
     fault: Fault | None = None
     role: str
     """The role that answered: another than asked for after a fallback."""
@@ -177,6 +182,15 @@ class CallSettled(Message):
     reused_from: RunId | None = None
     """Taken over from this run: it cost nothing here, and `saved_usd` there."""
     saved_usd: Usd = 0.0
+
+    def outline(self) -> "CallSettled":
+        text = self.text or ""
+        return self.model_copy(update={"text": text[:OUTLINE_CHARS], "text_chars": len(text)})
+
+    @property
+    def chars(self) -> int:
+        """How long the whole text is."""
+        return len(self.text or "") if self.text_chars is None else self.text_chars
 
     def as_spent(self) -> Spent:
         """Return what this call alone cost."""
@@ -229,6 +243,11 @@ class RunEnded(Message):
     model: str | None = None
     spent: Spent = Field(default_factory=Spent)
     ended_at: AwareDatetime
+
+    def outline(self) -> "RunEnded":
+        return self.model_copy(
+            update={"text": (self.text or "")[:OUTLINE_CHARS], "result": dict.fromkeys(self.result or ())}
+        )
 
 
 class Turn(Part):

@@ -10,6 +10,10 @@ VERSION: Final = 1
 """The version that this build writes. It reads the same; a later one is refused, not guessed at."""
 
 
+OUTLINE_CHARS: Final = 500
+"""What an outline keeps of a long text."""
+
+
 class Unreadable(Exception):
     """A message is not what its subject promises: not JSON, not of the schema, or of a later version."""
 
@@ -29,6 +33,13 @@ class Message(Part):
     def encode(self) -> bytes:
         """Return the message as JSON, UTF-8."""
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+    def outline(self) -> "Message | None":
+        """Return this message with its long texts cut, for readers who need only the rest; None: there is none.
+
+        It travels in place of a body that is too large for the bus, beside the reference to the whole.
+        """
+        return None
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

@@ -70,3 +70,7 @@ CONNECTED = Gauge("segue_bus_connected", "1 while connected to NATS.", ["service
 RECONNECTS = Counter("segue_bus_reconnects_total", "Connections made again.", ["service"])
 DURABLE_WRITES = Counter("segue_bus_durable_writes_total", "Durable writes asked for.", ["service"])
 LOOP_LAG_SECONDS = Gauge("segue_event_loop_lag_seconds", "How late the event loop ran its last timer.", ["service"])
+
+# The history: a projection of the log in SQL. Failures: lists and sums are behind, runs are not.
+HISTORY_FACTS = Counter("segue_history_facts_total", "Facts of the log taken into the history.")
+HISTORY_FAILURES = Counter("segue_history_failures_total", "Times that the history could not be brought up to date.")

@@ -197,7 +197,7 @@ def _task(run: Chronicle, graph: Graph, node: Node) -> TaskView:
         output_href=f"/runs/{run.accepted.run.run_id}/outputs/{node.output}"
         if letter in "dpcu" and not node.scope
         else None,
-        output_chars=len(text) if text is not None else None,
+        output_chars=settled.chars if settled is not None and text is not None else None,
         preview=text[:PREVIEW_CHARS] if text is not None else None,
         error=_error(settled.fault if settled is not None else None),
         question=question.message if question is not None else None,

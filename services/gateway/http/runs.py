@@ -27,7 +27,8 @@ from services.gateway.http.run_models import ForkBody, RunView, TimelineView, Wa
 from services.gateway.http.run_view import graph_of, state_of, states_of, timeline, view
 from shared import subjects
 from shared.contracts.commands import ChatRequest, ControlRun, Lineage
-from shared.contracts.ids import TOKEN_PATTERN, Verb
+from shared.contracts.events import CallSettled, RunAccepted, RunEnded
+from shared.contracts.ids import TOKEN_PATTERN, Purpose, Verb
 from shared.workflows.graph import located
 from shared.workflows.mermaid import flowchart
 from shared.workflows.outputs import output, sources
@@ -98,7 +99,12 @@ async def read_output(request: Request, run_id: str, name: str) -> Response:
     """Return what a task put out, whole: a text as it is, anything else as JSON."""
     run = await _read(request, run_id)
     found: JsonValue = None
+    facts = subjects.events(run.accepted.run.tenant, run_id)
+    log = gateway_of(request).bus.log
     known = run.ended.result if run.ended is not None else None
+    if known is not None and name in known:
+        ended = await log.read(facts.ended, RunEnded)
+        known = ended.result if ended is not None else None
     if known is not None and name in known and not _only_named(run_id, name, known[name]):
         found = known[name]
     else:
@@ -107,11 +113,11 @@ async def read_output(request: Request, run_id: str, name: str) -> Response:
         states, fans = states_of(run, drawn) if drawn is not None else ({}, {})
         if drawn is None or place is None or states.get(place.node.name) not in set("dpcu"):
             raise Refusal(404, f"run {run_id!r} has no output {name[:80]!r} (yet)")
-        texts = {
-            call: run.settled[f"task.{call}"].text or ""
-            for call in sources(drawn, place.node, states, fans)
-            if f"task.{call}" in run.settled
-        }
+        texts = {}
+        for call in sources(drawn, place.node, states, fans):
+            settled = await log.read(facts.settled(Purpose.TASK, call), CallSettled)
+            if settled is not None:
+                texts[call] = settled.text or ""
         found = output(drawn, place.node, states, fans, texts)
     if isinstance(found, str):
         return Response(found, 200, None, "text/plain; charset=utf-8")
@@ -236,9 +242,11 @@ async def fork(request: Request, run_id: str) -> Response:
 
 async def _again(request: Request, run: Chronicle, lineage: Lineage) -> Response:
     gateway = gateway_of(request)
+    was = run.accepted.run
+    parent = await gateway.bus.log.read(subjects.events(was.tenant, was.run_id).accepted, RunAccepted)
     birth = births.of_lineage(
         identity_of(request),
-        run.accepted,
+        parent or run.accepted,
         lineage,
         planned=graph_of(run) is not None,
         now=datetime.now(UTC),

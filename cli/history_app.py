@@ -1,0 +1,94 @@
+"""`segue history`, `segue usage`: the projection that lists and sums come from."""
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="The history: what lists of runs and sums of costs come from.", no_args_is_help=True)
+
+
+@app.command()
+def rebuild(
+    from_nothing: Annotated[bool, typer.Option("--from-nothing", help="Forget also what the log has no more.")] = False,
+) -> None:
+    """Read the whole log again into the history. Services may be running; nothing else is touched."""
+    import asyncio
+
+    from cli.main import FAILED, NOT_REACHABLE, dotenv
+
+    dotenv()
+    from nats.errors import Error, NoServersError
+
+    from shared.bus.errors import BusError
+    from shared.config import ConfigInvalid
+    from shared.config.environment import Environment
+    from shared.history.store import HistoryUnavailable, WrongHistoryUrl
+
+    try:
+        environment = Environment.read(os.environ)
+        if environment.history_url == "off":
+            raise typer.BadParameter("SEGUE_HISTORY_URL is off: there is no history to rebuild")
+        taken = asyncio.run(_rebuild(environment, from_nothing=from_nothing))
+    except (NoServersError, OSError, Error) as error:
+        typer.echo(f"no NATS server answers at {environment.nats_url}: {error}", err=True)
+        raise typer.Exit(NOT_REACHABLE) from None
+    except (ConfigInvalid, HistoryUnavailable, WrongHistoryUrl, BusError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(FAILED) from None
+    typer.echo(f"{taken:,} facts of the log are taken in")
+
+
+async def _rebuild(environment: Any, *, from_nothing: bool) -> int:
+    import asyncio
+
+    import nats
+
+    from shared.bus.connection import open_bus
+    from shared.history.projector import Projector
+    from shared.history.store import History
+
+    history = History(environment.history_url)
+    client = await nats.connect(
+        [part.strip() for part in environment.nats_url.split(",")], allow_reconnect=False, connect_timeout=5
+    )
+    try:
+        projector = Projector(await open_bus(client), history, runs_days=36_500, calls_days=36_500)
+        await asyncio.to_thread(lambda: history.again(from_nothing=from_nothing))
+        while not await projector.catch_up():
+            pass  # a gateway took a stretch in meanwhile: from there on
+        return projector.taken
+    finally:
+        await client.close()
+        history.close()
+
+
+def usage(
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="day, model, role, provider, purpose, template, schedule, category, kind, session; may be repeated."
+        ),
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="From this time on: 2026-11-27, 2026-11-27T08:00, 2h, 7d.")] = None,
+    until: Annotated[str | None, typer.Option(help="Before this time.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the API answers.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."
+        ),
+    ] = None,
+) -> None:
+    """Sum up calls, tokens and costs."""
+    from urllib.parse import urlencode
+
+    from cli.main import talking
+    from cli.run_list import moment, sums
+
+    chosen = by or ["day", "model"]
+    query = {"by": ",".join(chosen), "since": moment(since), "until": moment(until)}
+    with talking(url) as (client, console):
+        answer = client.get("/usage?" + urlencode({name: value for name, value in query.items() if value}))
+        console.print_json(json.dumps(answer)) if as_json else console.print(sums(answer, chosen))

@@ -1,0 +1,203 @@
+"""From facts to rows. Pure: the same stretch of the log comes to the same rows, however often it is read.
+
+What a row says is never added up from facts but taken from one of them, so that a fact that is seen twice
+changes nothing.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from shared import subjects
+from shared.contracts.commands import ChatRequest
+from shared.contracts.events import (
+    ApprovalAsked,
+    ApprovalDecided,
+    CallSettled,
+    CallWrittenOff,
+    RunAccepted,
+    RunCategorized,
+    RunEnded,
+    RunHeld,
+    RunPlanned,
+)
+from shared.contracts.ids import Category
+from shared.contracts.message import Message, Run, Unreadable
+from shared.history.rows import Base, CallRow, QuestionRow, Rows, RunRow
+
+TITLE_CHARS = 200
+
+OVER = frozenset({"completed", "failed", "denied", "cancelled"})
+
+
+class Fact:
+    """One stored fact: its subject, sequence, time (RFC 3339) and the bytes of its outline, or of itself."""
+
+    __slots__ = ("body", "seq", "subject", "time")
+
+    def __init__(self, subject: str, seq: int, time: str, body: bytes) -> None:
+        self.subject, self.seq, self.time, self.body = subject, seq, time, body
+
+
+def wanted(subject: str) -> type[Message] | None:
+    """Return what a fact has to be read as; None: its subject says enough."""
+    match subjects.fact_of(subject).split("."):
+        case ["accepted"]:
+            return RunAccepted
+        case ["category"]:
+            return RunCategorized
+        case ["plan"]:
+            return RunPlanned
+        case ["ended"]:
+            return RunEnded
+        case ["hold", _]:
+            return RunHeld
+        case ["asked", _]:
+            return ApprovalAsked
+        case ["approval", _]:
+            return ApprovalDecided
+        case ["call", _, _, "settled"]:
+            return CallSettled
+        case ["call", _, _, "late"]:
+            return CallWrittenOff
+    return None
+
+
+def project(facts: Iterable[Fact]) -> Rows:
+    """Return what facts come to, in the order in which they are on the log."""
+    rows = Rows()
+    for fact in facts:
+        kind = wanted(fact.subject)
+        if kind is None:
+            _begun(rows, fact)
+            continue
+        try:
+            _take(rows, fact, kind.decode(fact.body))
+        except Unreadable:
+            rows.skipped += 1
+    return rows
+
+
+def _begun(rows: Rows, fact: Fact) -> None:
+    _, _, tenant, run_id, *rest = fact.subject.split(".")
+    if rest[:2] == ["call", "task"]:
+        rows.started[tenant, run_id] = fact.seq
+
+
+def _take(rows: Rows, fact: Fact, message: Message) -> None:
+    match message:
+        case RunAccepted():
+            row = _run(rows, fact, message.run)
+            request, lineage = message.request, message.lineage
+            chat = isinstance(request, ChatRequest)
+            row.kind = "chat" if chat else "workflow"
+            _goes(row, "accepted" if chat else "planning")
+            row.title = _title(request.message) if isinstance(request, ChatRequest) else request.template
+            row.template = None if isinstance(request, ChatRequest) else request.template
+            row.parent, row.lineage = (lineage.parent, lineage.kind) if lineage is not None else (None, None)
+        case RunCategorized():
+            row = _run(rows, fact, message.run)
+            row.category = message.category
+            _goes(row, "planning" if message.category is Category.H else "running")
+        case RunPlanned():
+            row = _run(rows, fact, message.run)
+            row.source = message.source
+            _goes(row, "running" if message.workflow is None else "waiting")
+        case RunHeld():
+            _goes(_run(rows, fact, message.run), "paused" if message.held else "running")
+        case RunEnded():
+            row = _run(rows, fact, message.run)
+            row.state, row.ended_us = message.outcome, _us(message.ended_at)
+            row.category = message.category or row.category
+            row.role, row.model = message.role, message.model
+            row.code = message.fault.code if message.fault is not None else None
+        case ApprovalAsked():
+            run = message.run
+            _goes(_run(rows, fact, run), "running")
+            rows.questions[run.tenant, run.run_id, message.task] = QuestionRow(
+                run.tenant, run.run_id, message.task, message.output, message.message, _us(message.until)
+            )
+        case ApprovalDecided():
+            run = message.run
+            _run(rows, fact, run)
+            key = run.tenant, run.run_id, message.task
+            question = rows.questions.setdefault(key, QuestionRow(*key))
+            question.approved, question.by = message.approved, message.by
+        case CallSettled():
+            _settled(rows, fact, message)
+        case CallWrittenOff():
+            _run(rows, fact, message.run)
+            _call(rows, fact, message, f"{message.purpose}.{message.call}.late")
+
+
+def _settled(rows: Rows, fact: Fact, call: CallSettled) -> None:
+    _run(rows, fact, call.run)
+    if call.purpose == "task":
+        rows.started[call.run.tenant, call.run.run_id] = fact.seq
+    row = _call(rows, fact, call, f"{call.purpose}.{call.call}")
+    row.provider, row.outcome, row.simulated = call.provider or "", call.outcome, call.simulated
+    row.attempts, row.saved_usd, row.took_s = call.attempts, call.saved_usd, call.took_s
+
+
+def _call(rows: Rows, fact: Fact, call: CallSettled | CallWrittenOff, name: str) -> CallRow:
+    day, at_us = _when(fact.time)
+    run, usage = call.run, call.usage
+    row = CallRow(
+        tenant=run.tenant,
+        run_id=run.run_id,
+        call=name,
+        purpose=call.purpose,
+        day=day,
+        at_us=at_us,
+        role=call.role,
+        provider="",
+        model=call.model or "",
+        outcome="late",
+        simulated=False,
+        attempts=0,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_usd=call.cost_usd,
+        cost_known=call.cost_known,
+        saved_usd=0.0,
+        took_s=0.0,
+    )
+    rows.calls[run.tenant, run.run_id, name] = row
+    return row
+
+
+def _run(rows: Rows, fact: Fact, run: Run) -> RunRow:
+    row = rows.runs.get((run.tenant, run.run_id))
+    if row is None:
+        row = RunRow(
+            run.tenant, run.run_id, run.priority, run.session_id, _us(run.born_at), _us(run.deadline_at), fact.seq
+        )
+        rows.runs[run.tenant, run.run_id] = row
+    row.seq = fact.seq
+    return row
+
+
+def _goes(row: RunRow, state: Base) -> None:
+    """Note where a run is; one that has ended stays so, whatever is told of it later."""
+    if row.state not in OVER:
+        row.state = state
+
+
+def shown(state: Base, *, asked: bool) -> str:
+    """Return the state that people are shown: a run that goes on and asks a person waits for that person."""
+    return "awaiting_approval" if asked and state in {"running", "waiting"} else state
+
+
+def _title(text: str) -> str:
+    return " ".join(text[: TITLE_CHARS * 2].split())[:TITLE_CHARS].replace("\x00", "")
+
+
+def _us(at: datetime) -> int:
+    return round(at.timestamp() * 1_000_000)
+
+
+def _when(time: str) -> tuple[str, int]:
+    """Return the UTC day and the µs since 1970 of an RFC 3339 time with up to nine digits of a second."""
+    at = datetime.fromisoformat(time[:26].rstrip("Z") + "+00:00") if time else datetime.fromtimestamp(0, UTC)
+    return at.date().isoformat(), _us(at)
