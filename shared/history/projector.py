@@ -38,7 +38,7 @@ class Projector:
         self.history = history
         self.taken = 0
         """Facts taken in by this process."""
-        self.problem: str | None = "the history has not been read yet"
+        self.problem: str | None = None
         self._bus = bus
         self._days = runs_days, calls_days
         self._wake = asyncio.Event()

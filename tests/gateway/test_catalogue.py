@@ -110,6 +110,8 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/chat",
             "/workflow",
             "/plan",
+            "/runs",
+            "/usage",
             "/template/{name}",
             "/runs/{run_id}",
             *(f"/runs/{{run_id}}/{part}" for part in ("timeline", "graph", "outputs/{name}", "retry", "fork")),
