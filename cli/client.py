@@ -74,6 +74,14 @@ class Client:
         """Return a body. Raises `Failure` for any other status than 200."""
         return _body(self.send("POST", path, body))
 
+    def put(self, path: str, body: object, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """Write something and return it. Raises `Failure` unless it is written."""
+        return _body(self.send("PUT", path, body, headers), also=201)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Delete something. Raises `Failure` unless it was there."""
+        return _body(self.send("DELETE", path))
+
     def text(self, path: str) -> str:
         """Return a body that is no JSON object, as it is. Raises `Failure` for any other status than 200."""
         answer = self.send("GET", path)
@@ -124,14 +132,14 @@ def events(lines: Iterable[str]) -> Iterator[Event]:
             data.append(line[5:].removeprefix(" "))
 
 
-def _body(answer: httpx.Response) -> dict[str, Any]:
+def _body(answer: httpx.Response, *, also: int = 200) -> dict[str, Any]:
     try:
         body = answer.json()
     except ValueError:
         raise Failure(answer.status_code, f"HTTP {answer.status_code}: {answer.text[:SHOWN_CHARS]}") from None
     if not isinstance(body, dict):
         raise Failure(answer.status_code, f"this is no Segue: it answers {str(body)[:SHOWN_CHARS]}")
-    if answer.status_code != 200:
+    if answer.status_code not in (200, also):
         raise Failure(answer.status_code, body.get("detail", body), body.get("run_id"))
     return body
 

@@ -13,6 +13,7 @@ import typer
 
 from cli.history_app import app as history
 from cli.history_app import usage
+from cli.registry_app import schedules, templates
 from cli.runs_app import app as runs
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ configuration = typer.Typer(help="The configuration file.", no_args_is_help=True
 app.add_typer(configuration, name="config")
 app.add_typer(runs, name="runs")
 app.add_typer(history, name="history")
+app.add_typer(templates, name="templates")
+app.add_typer(schedules, name="schedules")
 app.command()(usage)
 
 Url = Annotated[

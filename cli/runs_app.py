@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.pairs import pairs, value_of
+
 app = typer.Typer(help="Look at runs, steer them, take them up again.", no_args_is_help=True)
 
 RunId = Annotated[str, typer.Argument(help="The run's id, as answers, logs and listings say it.")]
@@ -214,8 +216,8 @@ def fork(
     url: Url = None,
 ) -> None:
     """Begin a new run from any task of this one, with what is different; prints its id."""
-    edits = {name: {"prompt": _text(text)} for name, text in _pairs("--prompt", prompt or [])}
-    variables = {name: _value(text) for name, text in _pairs("--variable", variable or [])}
+    edits = {name: {"prompt": _text(text)} for name, text in pairs("--prompt", prompt or [])}
+    variables = {name: value_of(text) for name, text in pairs("--variable", variable or [])}
     _again(url, run_id, "fork", {"start_at": start_at or [], "edits": edits, "variables": variables})
 
 
@@ -226,22 +228,5 @@ def _again(url: str | None, run_id: str, how: str, body: dict[str, Any]) -> None
         typer.echo(client.accepted(f"/runs/{run_id}/{how}?wait=false", body)["run_id"])
 
 
-def _pairs(option: str, given: list[str]) -> list[tuple[str, str]]:
-    found = []
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{one!r} is not NAME=VALUE", param_hint=option)
-        found.append((name, value))
-    return found
-
-
 def _text(given: str) -> str:
     return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
-
-
-def _value(given: str) -> Any:
-    try:
-        return json.loads(given)
-    except ValueError:
-        return given

@@ -64,6 +64,16 @@ def task_due(run_id: str, task: str) -> str:
     return f"{ROOT}.due.task.{run_id}.{task}"
 
 
+def schedule(tenant: str, name: str) -> str:
+    """Of a schedule as the bus keeps it: targets `schedule_due` again and again."""
+    return f"{ROOT}.schedule.{tenant}.{name}"
+
+
+def schedule_due(tenant: str, name: str) -> str:
+    """Of `ScheduleDue`, fired by the bus; read by the planner."""
+    return f"{ROOT}.due.schedule.{tenant}.{name}"
+
+
 def timer(run_id: str) -> str:
     """Of a run's deadline while it is scheduled: targets `deadline`, purged when the run ends in time."""
     return f"{ROOT}.timer.{run_id}"
@@ -159,6 +169,12 @@ def live(tenant: str, run_id: str) -> Facts:
 def fact_of(subject: str) -> str:
     """Return what an event's subject says after the run: `accepted`, `call.answer.answer.settled`, …"""
     return subject.split(".", 4)[4]
+
+
+def told_of(subject: str) -> tuple[str, str, str]:
+    """Return (tenant, run, fact) of an event's subject."""
+    _, _, tenant, run_id, fact = subject.split(".", 4)
+    return tenant, run_id, fact
 
 
 # Hints over core NATS: never decided upon

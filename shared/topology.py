@@ -31,6 +31,7 @@ DEAD = "DEAD"
 SESSIONS = "sessions"
 RUNS = "runs"
 PAYLOADS = "payloads"
+REGISTRY = "registry"
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 2.0
@@ -38,6 +39,8 @@ ACK_WAIT_S = 2.0
 MAX_MESSAGE_BYTES = 256 * 1024
 """A larger body travels by reference, see `shared.bus.payloads`."""
 MAX_ACK_PENDING = 10_000
+REGISTRY_VERSIONS = 64
+"""Of one template or schedule that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ PLANNER_CONTROLS = tuple(
     Feed(FINISHES, f"planner-{verb}", f"{ROOT}.control.*.*.{verb}") for verb in Verb if verb is not Verb.CANCEL
 )
 PLANNER_DUE = Feed(FINISHES, "planner-due", f"{ROOT}.due.task.*.*")
+PLANNER_SCHEDULES = Feed(FINISHES, "planner-schedules", f"{ROOT}.due.schedule.*.*")
 PLANNER_APPROVALS = Feed(EVENTS, "planner-approvals", f"{ROOT}.event.*.*.approval.*", from_log=True)
 PLANNER_SETTLED = Feed(EVENTS, "planner-settled", f"{ROOT}.event.*.*.call.{Purpose.TASK}.*.settled", from_log=True)
 EXECUTOR: Mapping[Lane, tuple[Feed, ...]] = {
@@ -105,7 +109,8 @@ def feeds() -> tuple[Feed, ...]:
     """Every durable consumer."""
     calls = (feed for lane in Lane for feed in EXECUTOR[lane])
     return (
-        *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_APPROVALS, PLANNER_SETTLED,
+        *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_SCHEDULES,
+        PLANNER_APPROVALS, PLANNER_SETTLED,
         *calls, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
     )  # fmt: skip
 
@@ -155,6 +160,7 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
                 f"{ROOT}.control.*.*.*",
                 f"{ROOT}.due.>",
                 f"{ROOT}.tasktimer.*.*",
+                f"{ROOT}.schedule.*.*",
             ],
             **scheduled,
         ),
@@ -188,12 +194,12 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
 def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
     """Every bucket, as the stream that it is, in the layout that NATS clients expect (ADR-8, ADR-20)."""
 
-    def keys(name: str, what: str, age_s: float, most: int = -1) -> StreamConfig:
+    def keys(name: str, what: str, age_s: float, most: int = -1, history: int = 1) -> StreamConfig:
         return StreamConfig(
             name=f"KV_{name}",
             description=what,
             subjects=[f"$KV.{name}.>"],
-            max_msgs_per_subject=1,
+            max_msgs_per_subject=history,
             max_msgs=most,
             max_age=age_s,
             discard=DiscardPolicy.NEW,
@@ -225,6 +231,13 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
             "workflows that run, `<tenant>.<run>`; the planner's, removed by the finisher",
             limits.retention_days * DAY_S,
             limits.max_workflows,
+        ),
+        keys(
+            REGISTRY,
+            "templates and schedules over those of the configuration file, with their versions; the gateway's",
+            0,
+            100_000,
+            history=REGISTRY_VERSIONS,
         ),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
     )

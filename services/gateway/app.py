@@ -16,7 +16,19 @@ from starlette.types import ASGIApp
 from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
-from services.gateway.http import catalogue, chat, errors, history, plan, probes, runs, sessions, workflows
+from services.gateway.http import (
+    catalogue,
+    chat,
+    errors,
+    history,
+    plan,
+    probes,
+    runs,
+    schedules,
+    sessions,
+    templates,
+    workflows,
+)
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
 from services.gateway.keeping import Keeping
@@ -28,6 +40,8 @@ from shared.bus.connection import Bus
 from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
 from shared.config.providers import routes
+from shared.registry.schedules import Schedules
+from shared.registry.templates import TemplateBook
 from shared.service import DRAIN_S, Service, Work, serve
 
 NAME = "gateway"
@@ -56,6 +70,8 @@ def application(
             waiting=waiting,
             listings=listings,
             catalogue=listings.catalogue(),
+            book=TemplateBook(bus.registry, listings.templates),
+            schedules=Schedules(bus),
             health=service.health,
             projector=projector,
             started_at=monotonic(),
@@ -91,7 +107,7 @@ def application(
         lifespan=lifespan,
     )
     errors.install(app)
-    for part in (chat, workflows, plan, history, runs, sessions, catalogue, probes):
+    for part in (chat, workflows, plan, history, runs, templates, schedules, sessions, catalogue, probes):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     return Envelope(BodyCap(app, bounds.body_bytes))
 

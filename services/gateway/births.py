@@ -61,13 +61,14 @@ def of_workflow(
     workflow: Workflow,
     *,
     template: str | None,
+    version: int | None = None,
     priority: Priority,
     now: datetime,
     timeout_s: float,
 ) -> Birth:
     """Return the birth of a workflow that is ready to run."""
     run = _run(identity, priority, None, now, timeout_s)
-    request = WorkflowRequest(workflow=workflow, template=template)
+    request = WorkflowRequest(workflow=workflow, template=template, template_version=version)
     return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed)
 
 

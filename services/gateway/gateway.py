@@ -1,6 +1,7 @@
 """What the HTTP routes work with: the bus, what is offered, and the places for waiting requests."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from starlette.requests import Request
@@ -12,7 +13,10 @@ from services.gateway.waiting import Waiting
 from shared.bus.connection import Bus
 from shared.history.projector import Projector
 from shared.observe.logs import bound
+from shared.registry.schedules import Schedules
+from shared.registry.templates import TemplateBook
 from shared.service import Health
+from shared.workflows.problems import Blueprint
 from shared.workflows.validation import Catalogue
 
 
@@ -25,6 +29,9 @@ class Gateway:
     waiting: Waiting
     listings: Listings
     catalogue: Catalogue
+    """What a workflow may name, but for templates: see `catalogue_with`."""
+    book: TemplateBook
+    schedules: Schedules
     health: Health
     projector: Projector | None
     """Keeps the history; None where it is off."""
@@ -36,6 +43,10 @@ class Gateway:
         async with self.waiting.place():
             with bound(run_id=birth.run.run_id):
                 return await self.runs.end_of(birth)
+
+    def catalogue_with(self, templates: Mapping[str, Blueprint]) -> Catalogue:
+        """Return what a workflow may name that names these templates."""
+        return replace(self.catalogue, templates=templates)
 
     def uptime_s(self) -> float:
         return monotonic() - self.started_at

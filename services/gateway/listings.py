@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import JsonValue
-
 from shared.config.operation import WorkflowLimits
 from shared.config.templates import Template
-from shared.workflows.validation import Catalogue, Problem
+from shared.workflows.validation import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Listings:
         return sum(1 for model in self.models if model.available)
 
     def catalogue(self) -> Catalogue:
-        """Return what a workflow may name."""
+        """Return what a workflow may name, but for templates."""
         return Catalogue(
             frozenset(model.name for model in self.models),
             frozenset(self.addons),
@@ -49,16 +47,4 @@ class Listings:
             self.limits.max_depth,
             self.limits.max_fan_out,
             self.limits.max_task_s,
-            self.templates,
         )
-
-
-def problems_of(template: Template, given: Mapping[str, JsonValue]) -> tuple[Problem, ...]:
-    """Return what is wrong with the values given to a template, all of it."""
-    return tuple(Problem(f"$.{name}", "bad_variable", f"{name} {what}") for name, what in template.problems(given))
-
-
-def document_of(template: Template, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the workflow document of a template filled in."""
-    queues: list[JsonValue] = [queue.model_dump(mode="json", exclude_none=True) for queue in template.workflow]
-    return {"workflow": queues, "variables": template.bound(given)}

@@ -1,5 +1,6 @@
 """The only place of the planner that constructs things."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ from services.planner.advance import Bounds
 from services.planner.handlers import Flow, Planner
 from services.planner.planning import Offer, opening, schema
 from services.planner.runner import Runner
+from services.planner.schedules import Scheduling
 from services.planner.steering import Steering
 from services.planner.tasks import Cast, Persona
 from shared.bus.connection import Bus
@@ -16,6 +18,8 @@ from shared.config.providers import lane
 from shared.contracts.ids import Category, Lane
 from shared.conversation import user_message
 from shared.pool import pool
+from shared.registry.schedules import Schedules
+from shared.registry.templates import TemplateBook
 from shared.service import Service, Work, run
 from shared.topology import (
     PLANNER,
@@ -23,6 +27,7 @@ from shared.topology import (
     PLANNER_BEGIN,
     PLANNER_CONTROLS,
     PLANNER_DUE,
+    PLANNER_SCHEDULES,
     PLANNER_SETTLED,
 )
 from shared.workflows.validation import Catalogue
@@ -84,13 +89,21 @@ def build(environment: Environment, configuration: Configuration) -> Service:
     )
     flow = flow_of(configuration)
 
-    async def catalogue_for(tenant: str, templates: frozenset[str]) -> Catalogue:
-        offered = configuration.workflow_templates
-        return replace(catalogue, templates={name: offered[name] for name in templates if name in offered})
-
     async def assemble(bus: Bus) -> Work:
         def now() -> datetime:
             return datetime.now(UTC)
+
+        book = TemplateBook(bus.registry, configuration.workflow_templates)
+
+        async def catalogue_for(tenant: str, templates: frozenset[str]) -> Catalogue:
+            return replace(catalogue, templates=await book.closure(tenant, templates)) if templates else catalogue
+
+        timeout_s = configuration.orchestration.default_timeout_s
+        scheduling = Scheduling(bus, Schedules(bus), book, catalogue, timeout_s, now)
+        keeping = asyncio.create_task(scheduling.keep())
+
+        async def stop_keeping() -> None:
+            keeping.cancel()
 
         cast = Cast(
             personas={
@@ -112,9 +125,19 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         approvals = pool(bus, NAME, [PLANNER_APPROVALS], steering.decided, places=FEW_PLACES)
         controls = pool(bus, NAME, PLANNER_CONTROLS, steering.controlled, places=FEW_PLACES)
         due = pool(bus, NAME, [PLANNER_DUE], steering.overdue, places=FEW_PLACES)
+        schedules = pool(bus, NAME, [PLANNER_SCHEDULES], scheduling.fired, places=FEW_PLACES)
         return Work(
-            pulls=[asked, begins, settled, approvals, controls, due],
-            feeds=[*PLANNER, *PLANNER_BEGIN, PLANNER_SETTLED, PLANNER_APPROVALS, *PLANNER_CONTROLS, PLANNER_DUE],
+            pulls=[asked, begins, settled, approvals, controls, due, schedules],
+            feeds=[
+                *PLANNER,
+                *PLANNER_BEGIN,
+                PLANNER_SETTLED,
+                PLANNER_APPROVALS,
+                *PLANNER_CONTROLS,
+                PLANNER_DUE,
+                PLANNER_SCHEDULES,
+            ],
+            close=[stop_keeping],
         )
 
     return Service(NAME, environment.nats_url, assemble)

@@ -15,6 +15,7 @@ M = TypeVar("M", bound=Message)
 
 DELETED = {"KV-Operation": "DEL"}
 TRIES = 50
+PAGE = 500
 
 
 class Contended(BusError):
@@ -48,6 +49,29 @@ class Bucket:
         if stored.headers is not None and stored.headers.get("KV-Operation") in {"DEL", "PURGE"}:
             return None, stored.seq
         return kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
+
+    async def every(self, prefix: str, kind: type[M]) -> dict[str, M]:
+        """Return the values whose keys begin with `prefix.`, by their keys, as some replica has them: for showing."""
+        found: dict[str, M] = {}
+        subject, after = f"{self._prefix}{prefix}.>", 0
+        while True:
+            page = await self._jetstream.direct_page(self._stream, subject, after=after, limit=PAGE)
+            for stored in page:
+                key = stored.subject[len(self._prefix) :]
+                if stored.headers is not None and stored.headers.get("KV-Operation") in {"DEL", "PURGE"}:
+                    found.pop(key, None)
+                else:
+                    found[key] = kind.decode(await self._payloads.unpack(stored.data, stored.headers))
+            if len(page) < PAGE:
+                return found
+            after = page[-1].seq
+
+    async def versions(self, key: str, kind: type[M]) -> list[M]:
+        """Return the values that a key has had, as far as the bucket keeps them, oldest first; from some replica."""
+        stored = await self._jetstream.direct_on(self._stream, self._prefix + key, limit=PAGE)
+        return [
+            kind.decode(await self._payloads.unpack(one.data, one.headers)) for one in stored if one.data or one.headers
+        ]
 
     async def put(self, key: str, value: Message, revision: int) -> int | None:
         """Write if the key is still at `revision` (0: not there). Returns the new revision, None if it moved on."""

@@ -12,7 +12,7 @@ from shared.bus.jetstream import JetStream
 from shared.bus.live import Live
 from shared.bus.log import Log
 from shared.bus.payloads import Payloads
-from shared.topology import RUNS, SESSIONS
+from shared.topology import REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
 
@@ -59,6 +59,7 @@ class Bus:
     live: Live
     sessions: Bucket
     runs: Bucket
+    registry: Bucket
     on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def reconnected(self) -> None:
@@ -82,4 +83,5 @@ async def open_bus(client: Client) -> Bus:
         live=Live(client, log_of_runs),
         sessions=Bucket(SESSIONS, jetstream, payloads),
         runs=Bucket(RUNS, jetstream, payloads),
+        registry=Bucket(REGISTRY, jetstream, payloads),
     )

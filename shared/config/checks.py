@@ -4,6 +4,7 @@ These run on the file as read by `shared.config.keys`, not on validated models, 
 one place still has every other problem listed.
 """
 
+import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from pydantic import JsonValue, ValidationError
 from shared.config.errors import json_path
 from shared.config.flow import RequestFlow
 from shared.config.keys import Location, Notes
+from shared.config.templates import Template
 from shared.contracts.workflow import Workflow
 from shared.workflows.validation import Catalogue, Invalid, validate
 
@@ -64,9 +66,17 @@ def check(document: dict[str, JsonValue], notes: Notes) -> None:
     known = frozenset(addons) if isinstance(addons, dict) else frozenset()
     templates = document.get("workflow_templates")
     if isinstance(templates, dict):
+        catalogue = Catalogue(frozenset(models), known, templates=dict(_readable(templates)))
         for name, template in templates.items():
             if isinstance(template, dict):
-                _template(name, template, Catalogue(frozenset(models), known), notes)
+                _template(name, template, catalogue, notes)
+
+
+def _readable(templates: Mapping[str, JsonValue]) -> Iterator[tuple[str, Template]]:
+    """Yield the templates that have their shape: what others' tasks may stand for."""
+    for name, document in templates.items():
+        with contextlib.suppress(ValidationError):
+            yield name, Template.read(document)
 
 
 def _needed(models: Mapping[str, JsonValue], notes: Notes) -> None:

@@ -1,5 +1,6 @@
 """`workflow_templates`: workflows with parameters that callers fill in."""
 
+import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Literal, Self
@@ -109,6 +110,11 @@ class Template(Section):
             close = get_close_matches(name, self.variables.keys() - given.keys(), n=1, cutoff=0.8)
             if name not in self.variables and close:
                 yield name, f"is not a variable of this template; did you mean {close[0]!r}?"
+
+    @classmethod
+    def read(cls, document: JsonValue) -> Self:
+        """Return a template as people write it. Raises `ValidationError`."""
+        return cls.model_validate_json(json.dumps(cls.shaped(document)))
 
     @classmethod
     def shaped(cls, value: JsonValue) -> JsonValue:

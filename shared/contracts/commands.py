@@ -31,6 +31,10 @@ class WorkflowRequest(Part):
     kind: Literal["workflow"] = "workflow"
     workflow: Workflow
     template: str | None = None
+    template_version: PositiveInt | None = None
+    """None: the configuration file's."""
+    schedule: str | None = None
+    """The schedule that began it."""
 
     def outline(self) -> "WorkflowRequest":
         return self.model_copy(update={"workflow": self.workflow.model_copy(update={"variables": {}})})

@@ -5,9 +5,9 @@ changes nothing.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from shared import subjects
 from shared.contracts.commands import ChatRequest
 from shared.contracts.events import (
     ApprovalAsked,
@@ -29,18 +29,24 @@ TITLE_CHARS = 200
 OVER = frozenset({"completed", "failed", "denied", "cancelled"})
 
 
+@dataclass(frozen=True, slots=True)
 class Fact:
-    """One stored fact: its subject, sequence, time (RFC 3339) and the bytes of its outline, or of itself."""
+    """One stored fact."""
 
-    __slots__ = ("body", "seq", "subject", "time")
+    tenant: str
+    run_id: str
+    name: str
+    """Which it is: `accepted`, `call.answer.answer.settled`, …"""
+    seq: int
+    time: str
+    """When it was stored, RFC 3339."""
+    body: bytes
+    """Its outline, or the whole."""
 
-    def __init__(self, subject: str, seq: int, time: str, body: bytes) -> None:
-        self.subject, self.seq, self.time, self.body = subject, seq, time, body
 
-
-def wanted(subject: str) -> type[Message] | None:
+def wanted(name: str) -> type[Message] | None:
     """Return what a fact has to be read as; None: its subject says enough."""
-    match subjects.fact_of(subject).split("."):
+    match name.split("."):
         case ["accepted"]:
             return RunAccepted
         case ["category"]:
@@ -66,7 +72,7 @@ def project(facts: Iterable[Fact]) -> Rows:
     """Return what facts come to, in the order in which they are on the log."""
     rows = Rows()
     for fact in facts:
-        kind = wanted(fact.subject)
+        kind = wanted(fact.name)
         if kind is None:
             _begun(rows, fact)
             continue
@@ -78,9 +84,8 @@ def project(facts: Iterable[Fact]) -> Rows:
 
 
 def _begun(rows: Rows, fact: Fact) -> None:
-    _, _, tenant, run_id, *rest = fact.subject.split(".")
-    if rest[:2] == ["call", "task"]:
-        rows.started[tenant, run_id] = fact.seq
+    if fact.name.startswith("call.task."):
+        rows.started[fact.tenant, fact.run_id] = fact.seq
 
 
 def _take(rows: Rows, fact: Fact, message: Message) -> None:
@@ -92,6 +97,7 @@ def _take(rows: Rows, fact: Fact, message: Message) -> None:
             row.kind = "chat" if chat else "workflow"
             _goes(row, "accepted" if chat else "planning")
             row.title = _title(request.message) if isinstance(request, ChatRequest) else request.template
+            row.schedule = None if isinstance(request, ChatRequest) else request.schedule
             row.template = None if isinstance(request, ChatRequest) else request.template
             row.parent, row.lineage = (lineage.parent, lineage.kind) if lineage is not None else (None, None)
         case RunCategorized():

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.errors import BusError, NotProvisioned, Unavailable
 from shared.bus.jetstream import Stored
@@ -124,10 +125,11 @@ class Projector:
     async def _fact(self, stored: Stored) -> Fact:
         """Return a fact with its outline; a body by reference that has none is fetched."""
         body = stored.data
-        if not body and stored.headers and HEADER in stored.headers and wanted(stored.subject) is not None:
+        tenant, run_id, name = subjects.told_of(stored.subject)
+        if not body and stored.headers and HEADER in stored.headers and wanted(name) is not None:
             with contextlib.suppress(PayloadMissing):  # it is counted as unreadable
                 body = await self._bus.payloads.unpack(stored.data, stored.headers)
-        return Fact(stored.subject, stored.seq, stored.time, body)
+        return Fact(tenant, run_id, name, stored.seq, stored.time, body)
 
     async def _made(self) -> str:
         """Return when the log's stream was made: another time, another stream."""

@@ -71,6 +71,9 @@ RECONNECTS = Counter("segue_bus_reconnects_total", "Connections made again.", ["
 DURABLE_WRITES = Counter("segue_bus_durable_writes_total", "Durable writes asked for.", ["service"])
 LOOP_LAG_SECONDS = Gauge("segue_event_loop_lag_seconds", "How late the event loop ran its last timer.", ["service"])
 
+# Schedules. `failed`: a template is gone, or its parameters do not fit any more; see `segue schedules ls`.
+SCHEDULES_FIRED = Counter("segue_schedules_fired_total", "Schedules whose time came, by outcome.", ["outcome"])
+
 # The history: a projection of the log in SQL. Failures: lists and sums are behind, runs are not.
 HISTORY_FACTS = Counter("segue_history_facts_total", "Facts of the log taken into the history.")
 HISTORY_FAILURES = Counter("segue_history_failures_total", "Times that the history could not be brought up to date.")

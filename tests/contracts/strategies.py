@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from shared.contracts import commands, events
+from shared.contracts import commands, events, registry
 from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
 from shared.contracts.workflow import Approval, ForEach, Queue, Task, TaskConfig, Workflow
@@ -103,7 +103,13 @@ CHATS = st.builds(
     context_tokens=COUNTS,
     new_session=st.booleans(),
 )
-REQUESTS = CHATS | st.builds(commands.WorkflowRequest, workflow=WORKFLOWS, template=maybe(TEXTS))
+REQUESTS = CHATS | st.builds(
+    commands.WorkflowRequest,
+    workflow=WORKFLOWS,
+    template=maybe(TEXTS),
+    template_version=maybe(ORDINALS),
+    schedule=maybe(TEXTS),
+)
 FAILED = st.builds(
     commands.FailedAttempt,
     attempt=ORDINALS,
@@ -151,6 +157,43 @@ SETTLED = st.builds(
 )
 
 MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
+    registry.TemplateVersion: st.builds(
+        registry.TemplateVersion,
+        tenant=TOKENS,
+        name=TOKENS,
+        version=ORDINALS,
+        document=maybe(OBJECTS),
+        written_at=TIMES,
+        by=TEXTS,
+    ),
+    registry.Schedule: st.builds(
+        registry.Schedule,
+        tenant=TOKENS,
+        name=TOKENS,
+        version=ORDINALS,
+        template=TOKENS,
+        variables=OBJECTS,
+        cron=maybe(st.just("0 8 * * 1-5")),
+        every=maybe(TEXTS),
+        timezone=TEXTS,
+        priority=st.sampled_from(Priority),
+        overlap=st.sampled_from(["skip", "allow"]),
+        paused=st.booleans(),
+        deleted=st.booleans(),
+        written_at=TIMES,
+        by=TEXTS,
+    ),
+    registry.ScheduleDue: st.builds(registry.ScheduleDue, tenant=TOKENS, name=TOKENS, version=ORDINALS),
+    registry.ScheduleState: st.builds(
+        registry.ScheduleState,
+        last_run=maybe(TOKENS),
+        last_at=maybe(TIMES),
+        next_at=maybe(TIMES),
+        started=COUNTS,
+        skipped=COUNTS,
+        problem=maybe(TEXTS),
+        seq=COUNTS,
+    ),
     commands.SubmitRequest: st.builds(
         commands.SubmitRequest, run=RUNS, request=CHATS, source=st.sampled_from(["gateway", "bus"])
     ),

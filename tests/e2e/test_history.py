@@ -101,7 +101,8 @@ async def test_it_is_rebuilt_by_one_command(tmp_path: Path) -> None:
         }
         for database in ("other.db", "history.db"):
             environment["SEGUE_HISTORY_URL"] = f"sqlite:///{tmp_path}/{database}"
-            done = subprocess.run(
+            done = await asyncio.to_thread(
+                subprocess.run,
                 [sys.executable, "-m", "cli", "history", "rebuild", "--from-nothing"],
                 cwd=ROOT,
                 env=environment,

@@ -121,6 +121,10 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/models",
             "/addons",
             "/templates",
+            "/templates/{name}",
+            "/templates/{name}/versions",
+            "/schedules",
+            "/schedules/{name}",
             "/stats",
         }
         chat = described["paths"]["/chat"]["post"]

@@ -195,5 +195,7 @@ def logs(draw: st.DrawFn) -> tuple[list[Life], list[Fact]]:
         subject, message = left[place].pop(0)
         seq = len(facts) + 1
         stored = BORN + timedelta(seconds=seq)
-        facts.append(Fact(subject, seq, stored.strftime("%Y-%m-%dT%H:%M:%S.123456789Z"), message.encode()))
+        facts.append(
+            Fact(*subjects.told_of(subject), seq, stored.strftime("%Y-%m-%dT%H:%M:%S.123456789Z"), message.encode())
+        )
     return found, facts

@@ -15,6 +15,7 @@ from sqlalchemy import text, update
 from shared.history import schema
 from shared.history.projection import Fact, project
 from shared.history.store import History, HistoryUnavailable, Wanted, WrongHistoryUrl, us_of
+from shared.subjects import told_of
 from tests.history.facts import BORN, Life, logs, told_by
 
 ONE_DATABASE = settings(
@@ -130,7 +131,7 @@ def test_usage_by_anything_adds_up(history: History, log: tuple[list[Life], list
 
 def example(number: int = 0) -> list[Fact]:
     told = enumerate(told_by(number))
-    return [Fact(subject, i + 1, "2026-11-27T08:00:00Z", fact.encode()) for i, (subject, fact) in told]
+    return [Fact(*told_of(subject), i + 1, "2026-11-27T08:00:00Z", fact.encode()) for i, (subject, fact) in told]
 
 
 def test_of_several_writers_each_stretch_is_taken_in_by_one(history: History) -> None:
@@ -196,9 +197,9 @@ def test_what_is_old_is_forgotten(history: History) -> None:
 
 def test_what_cannot_be_read_is_counted_and_passed_over() -> None:
     facts = example()
-    broken = Fact(facts[0].subject, 99, "", b'{"v": 9}')
+    broken = Fact("default", "r0", "accepted", 99, "", b'{"v": 9}')
     assert project([broken, *facts]).skipped == 1
-    assert project([Fact("segue.event.default.r1.something.new", 1, "", b"")]).skipped == 0
+    assert project([Fact("default", "r1", "something.new", 1, "", b"")]).skipped == 0
 
 
 def test_nul_characters_do_not_stop_it(history: History) -> None:

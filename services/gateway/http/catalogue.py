@@ -1,4 +1,4 @@
-"""What is offered and how it goes: health, models, addons, templates, statistics."""
+"""What is offered and how it goes: health, models, addons, statistics."""
 
 import asyncio
 import json
@@ -17,13 +17,9 @@ from services.gateway.http.models import (
     HealthAnswer,
     ModelBody,
     ModelsAnswer,
-    ParameterBody,
     StatsAnswer,
-    TemplateBody,
-    TemplatesAnswer,
 )
 from shared.bus.errors import NotProvisioned, Unavailable
-from shared.config.templates import Template
 from shared.topology import CALLS, REQUESTS, SESSIONS, WORKFLOWS
 
 router = APIRouter(tags=["catalogue"])
@@ -68,28 +64,6 @@ async def addons(request: Request) -> Response:
     """List the addons that a workflow's task can name."""
     found = list(gateway_of(request).listings.addons)
     return show(AddonsAnswer(addons=found, count=len(found)))
-
-
-@router.get("/templates", summary="Templates", response_model=TemplatesAnswer)
-async def templates(request: Request) -> Response:
-    """List the templates with their parameters."""
-    found = [_template(name, template) for name, template in gateway_of(request).listings.templates.items()]
-    return show(TemplatesAnswer(templates=found, count=len(found)))
-
-
-def _template(name: str, template: Template) -> TemplateBody:
-    parameters = [
-        ParameterBody(
-            name=parameter,
-            required=asked.required,
-            type=asked.type,
-            description=asked.description,
-            default=asked.default,
-            choices=list(asked.choices),
-        )
-        for parameter, asked in template.variables.items()
-    ]
-    return TemplateBody(name=name, description=template.description, steps=template.steps, parameters=parameters)
 
 
 @router.get("/stats", summary="Statistics", response_model=StatsAnswer)

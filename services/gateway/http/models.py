@@ -200,27 +200,6 @@ class AddonsAnswer(Body):
     count: NonNegativeInt
 
 
-class ParameterBody(Body):
-    name: str
-    required: bool
-    type: str
-    description: str
-    default: JsonValue
-    choices: list[JsonValue]
-
-
-class TemplateBody(Body):
-    name: str
-    description: str
-    steps: NonNegativeInt = Field(description="Number of tasks.")
-    parameters: list[ParameterBody]
-
-
-class TemplatesAnswer(Body):
-    templates: list[TemplateBody]
-    count: NonNegativeInt
-
-
 class StatsAnswer(Body):
     """What is going on, from the streams' own counts."""
 

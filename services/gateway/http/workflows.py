@@ -14,13 +14,16 @@ from services.gateway.http.answering import respond
 from services.gateway.http.answers import to_workflow
 from services.gateway.http.bodies import document
 from services.gateway.http.errors import Refusal
-from services.gateway.http.identity import identity_of
+from services.gateway.http.identity import identity_of, who
 from services.gateway.http.models import Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
-from services.gateway.listings import document_of, problems_of
+from services.gateway.http.templates import catalogue_with, known
 from shared.contracts.ids import Priority
 from shared.contracts.workflow import Workflow
-from shared.workflows.validation import Invalid, Problem, validate
+from shared.registry.filling import filled
+from shared.registry.templates import Offered
+from shared.workflows.problems import templates_in
+from shared.workflows.validation import Invalid, Problem, Valid, validate
 
 router = APIRouter(tags=["workflows"])
 
@@ -42,7 +45,8 @@ async def workflow(request: Request) -> Response:
     gateway = gateway_of(request)
     body = await document(request)
     priority = _priority(body.pop("priority", Priority.MEDIUM))
-    return await _run(request, gateway, body, template=None, priority=priority)
+    catalogue = await catalogue_with(gateway, who(request).tenant, body)
+    return await _run(request, gateway, validate(body, catalogue), priority=priority)
 
 
 @router.post(
@@ -52,28 +56,30 @@ async def workflow(request: Request) -> Response:
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _VARIABLES}}}},
 )
 async def template(request: Request, name: str) -> Response:
-    """Run a workflow of the configuration. The body has its parameters; `GET /templates` says which."""
+    """Run a template. The body has its parameters; `GET /templates` says which."""
     gateway = gateway_of(request)
-    offered = gateway.listings.templates.get(name)
-    if offered is None:
-        known = ", ".join(sorted(gateway.listings.templates)) or "none"
-        raise Refusal(404, f"there is no template {name!r}; known: {known}")
+    tenant = who(request).tenant
+    offered = await known(gateway, tenant, name)
     given: dict[str, JsonValue] = await document(request)
-    if problems := problems_of(offered, given):
-        raise Refusal(422, problems)
-    return await _run(request, gateway, document_of(offered, given), template=name, priority=Priority.MEDIUM)
+    inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
+    return await _run(request, gateway, filled(offered.template, given, gateway.catalogue, inner), template=offered)
 
 
 async def _run(
-    request: Request, gateway: Gateway, body: dict[str, Any], *, template: str | None, priority: Priority
+    request: Request,
+    gateway: Gateway,
+    checked: Valid | Invalid,
+    *,
+    template: Offered | None = None,
+    priority: Priority = Priority.MEDIUM,
 ) -> Response:
-    checked = validate(body, gateway.catalogue)
     if isinstance(checked, Invalid):
         raise Refusal(422, checked.problems)
     birth = births.of_workflow(
         identity_of(request),
         checked.workflow,
-        template=template,
+        template=template.name if template is not None else None,
+        version=template.version if template is not None else None,
         priority=priority,
         now=datetime.now(UTC),
         timeout_s=gateway.listings.timeout_s,

@@ -1,0 +1,176 @@
+"""The bodies about templates and schedules."""
+
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, NonNegativeInt
+
+from services.gateway.http.models import Body
+from shared.config.templates import Template
+from shared.contracts.ids import Priority
+from shared.registry.templates import Offered
+
+
+class ParameterBody(Body):
+    name: str
+    required: bool
+    type: str
+    description: str
+    default: JsonValue
+    choices: list[JsonValue]
+
+
+class TemplateBody(Body):
+    """A template in a list."""
+
+    name: str
+    description: str
+    steps: NonNegativeInt = Field(description="Number of tasks.")
+    parameters: list[ParameterBody]
+    source: Literal["file", "registry"] = Field(description="`file`: of the configuration; it has no versions.")
+    version: int | None
+    written_at: AwareDatetime | None
+    by: str | None
+
+
+class WholeTemplate(TemplateBody):
+    """A template with its workflow, as `PUT` takes it back."""
+
+    variables: dict[str, Any]
+    workflow: list[Any]
+
+
+class TemplatesAnswer(Body):
+    templates: list[TemplateBody]
+    count: NonNegativeInt
+
+
+class TemplateWritten(Body):
+    """`PUT /templates/{name}`"""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    description: str = Field(default="", description="What it makes, in words.")
+    workflow: list[dict[str, Any]] = Field(description="The queues, as in `POST /workflow`.")
+    variables: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Parameters by name: {type, description, default, choices}, or only a default. Without this key "
+        "every name that no task puts out is a required text.",
+    )
+
+
+class TemplateDeleted(Body):
+    status: Literal["deleted"] = "deleted"
+    name: str
+    now: Literal["file"] | None = Field(description="`file`: the configuration's template of this name is back.")
+
+
+class VersionBody(Body):
+    """One version of a template."""
+
+    version: int
+    deleted: bool
+    written_at: AwareDatetime
+    by: str
+
+
+class VersionsAnswer(Body):
+    """What is kept of a template's versions, oldest first."""
+
+    name: str
+    versions: list[VersionBody]
+
+
+class ScheduleWritten(Body):
+    """`PUT /schedules/{name}`"""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: str = Field(max_length=64, description="The template that is started.")
+    variables: dict[str, JsonValue] = Field(default_factory=dict, description="Its parameters' values.")
+    cron: str | None = Field(
+        default=None,
+        min_length=5,
+        max_length=120,
+        description="minute hour day month weekday, with seconds before where there are six, or @daily and the like.",
+        examples=["0 8 * * 1-5"],
+    )
+    every: str | None = Field(default=None, max_length=20, description="Instead of cron: 90s, 15m, 6h.")
+    timezone: str = Field(default="UTC", max_length=64, description="An IANA name, such as Europe/Berlin; for cron.")
+    priority: Priority = Priority.MEDIUM
+    overlap: Literal["skip", "allow"] = Field(
+        default="skip", description="What is done when the run before has not ended yet."
+    )
+    paused: bool = Field(default=False, description="Keep it, and start nothing.")
+
+
+class ScheduleBody(Body):
+    """A schedule, and what has become of it."""
+
+    name: str
+    template: str
+    variables: dict[str, JsonValue]
+    cron: str | None
+    every: str | None
+    timezone: str
+    priority: Priority
+    overlap: Literal["skip", "allow"]
+    paused: bool
+    version: int
+    written_at: AwareDatetime
+    by: str
+    started: NonNegativeInt
+    skipped: NonNegativeInt
+    last_run: str | None
+    last_at: AwareDatetime | None
+    next_at: AwareDatetime | None = Field(
+        description="When it starts next, as far as the bus has said: after the first."
+    )
+    problem: str | None = Field(description="Why nothing was started the last time.")
+
+
+class SchedulesAnswer(Body):
+    schedules: list[ScheduleBody]
+    count: NonNegativeInt
+
+
+class ScheduleDeleted(Body):
+    status: Literal["deleted"] = "deleted"
+    name: str
+
+
+def fields_of(offered: Offered) -> dict[str, Any]:
+    """Return what a list says of a template."""
+    return {
+        "name": offered.name,
+        "description": offered.template.description,
+        "steps": offered.template.steps,
+        "parameters": _parameters(offered.template),
+        "source": offered.source,
+        "version": offered.version,
+        "written_at": offered.written_at,
+        "by": offered.by,
+    }
+
+
+def whole(offered: Offered) -> WholeTemplate:
+    """Return a template as it can be written back."""
+    document = offered.template.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    variables = {
+        name: parameter.model_dump(mode="json", exclude_unset=True)
+        for name, parameter in offered.template.variables.items()
+    }
+    return WholeTemplate(**fields_of(offered), variables=variables, workflow=document["workflow"])
+
+
+def _parameters(template: Template) -> list[ParameterBody]:
+    return [
+        ParameterBody(
+            name=name,
+            required=asked.required,
+            type=asked.type,
+            description=asked.description,
+            default=asked.default,
+            choices=list(asked.choices),
+        )
+        for name, asked in template.variables.items()
+    ]

@@ -1,0 +1,68 @@
+"""What can be changed while the system runs: templates over those of the configuration file, and their schedules."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, JsonValue, NonNegativeInt, PositiveInt, StringConstraints
+
+from shared.contracts.ids import Priority, RunId, TenantId, Token
+from shared.contracts.message import Message
+
+Cron = Annotated[str, StringConstraints(min_length=5, max_length=120)]
+
+
+class TemplateVersion(Message):
+    """A template as it was written. In the `registry` bucket under `template.<tenant>.<name>`; by the gateway."""
+
+    tenant: TenantId
+    name: Token
+    version: PositiveInt
+    document: dict[str, JsonValue] | None = None
+    """As in `workflow_templates` of the configuration file; None: it was deleted."""
+    written_at: AwareDatetime
+    by: str
+
+
+class Schedule(Message):
+    """When a template is started. In the `registry` bucket under `schedule.<tenant>.<name>`; by the gateway."""
+
+    tenant: TenantId
+    name: Token
+    version: PositiveInt
+    template: Token
+    variables: dict[str, JsonValue] = Field(default_factory=dict)
+    cron: Cron | None = None
+    """`minute hour day month weekday`, with seconds before it where there are six, or `@daily` and the like."""
+    every: str | None = None
+    """A duration of at least a second: `90s`, `15m`, `6h`."""
+    timezone: str = "UTC"
+    """An IANA name; for `cron`."""
+    priority: Priority = Priority.MEDIUM
+    overlap: Literal["skip", "allow"] = "skip"
+    """What is done when the run before has not ended."""
+    paused: bool = False
+    deleted: bool = False
+    written_at: AwareDatetime
+    by: str
+
+
+class ScheduleDue(Message):
+    """A schedule's time has come. `due.schedule.<tenant>.<name>`, fired by the bus; read by the planner."""
+
+    tenant: TenantId
+    name: Token
+    version: PositiveInt
+
+
+class ScheduleState(Message):
+    """What has become of a schedule. In the `registry` bucket under `fired.<tenant>.<name>`; by the planner."""
+
+    last_run: RunId | None = None
+    last_at: AwareDatetime | None = None
+    next_at: AwareDatetime | None = None
+    """As the bus said when it fired last."""
+    started: NonNegativeInt = 0
+    skipped: NonNegativeInt = 0
+    problem: str | None = None
+    """Why the last time nothing could be started."""
+    seq: NonNegativeInt = 0
+    """Of the last fire that is taken in, in its stream."""
