@@ -59,14 +59,38 @@ def plan(request: ChatRequest, broken: BrokenPlan | None = None) -> str:
     """Return the plan's JSON; `broken` makes it wrong in that way."""
     schema = request.schema or {}
     document: Any = workflow(wanted_of(request), means_of(schema, request.system), _takes_variables(schema))
+    in_steps = "step_1" in (schema.get("properties") or {})
+    if in_steps:
+        document = {**dict.fromkeys(schema["properties"]), **_in_steps(document)}
     if schema:
         document = fitted(document, schema, schema, "")
+    first = document["step_1"] if in_steps else document["workflow"][0]["tasks"][0]
     if broken == "unknown_model":
-        document["workflow"][0]["tasks"][0]["model"] = "galactic_ai"
+        first["model"] = "galactic_ai"
+    elif broken == "undefined_variable" and in_steps:
+        first["needs"] = ["step_99"]
     elif broken == "undefined_variable":
-        document["workflow"][0]["tasks"][0]["prompt"] += " Use {what_nobody_wrote}."
+        first["prompt"] += " Use {what_nobody_wrote}."
     text = json.dumps(document, ensure_ascii=False)
     return text[: len(text) * 2 // 3] if broken == "broken_json" else text
+
+
+def _in_steps(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a workflow as numbered steps, each naming the earlier ones whose results its prompt mentions."""
+    tasks = [task for queue in document["workflow"] for task in queue["tasks"]]
+    keys = {task["output_variable"]: f"step_{number}" for number, task in enumerate(tasks, 1)}
+    found: dict[str, Any] = {}
+    for name, key in keys.items():
+        task = next(one for one in tasks if one["output_variable"] == name)
+        mentioned = [keys[other] for other in keys if other != name and f"{{{other}}}" in task["prompt"]]
+        found[key] = {
+            "name": name,
+            "needs": mentioned,
+            "model": task["model"],
+            "prompt": task["prompt"],
+            "addons": task["config"]["addons"],
+        }
+    return found
 
 
 def wanted_of(request: ChatRequest) -> str:
@@ -77,28 +101,28 @@ def wanted_of(request: ChatRequest) -> str:
 
 def means_of(schema: Mapping[str, Any], system: str) -> Means:
     """Return the roles, addons and queue types that may be used."""
-    roles = _enum(schema, "model") or tuple(dict.fromkeys(_ROLE.findall(system)))
+    roles = _enum(schema, "model", schema) or tuple(dict.fromkeys(_ROLE.findall(system)))
     for_tasks = tuple(role for role in roles if role not in _NOT_FOR_TASKS)
-    queues = tuple(one for one in _enum(schema, "type") if one in ("linear", "inline"))
+    queues = tuple(one for one in _enum(schema, "type", schema) if one in ("linear", "inline"))
     return Means(
-        for_tasks or roles or ("medium_ai",), frozenset(_enum(schema, "addons")), queues or ("linear", "inline")
+        for_tasks or roles or ("medium_ai",), frozenset(_enum(schema, "addons", schema)), queues or ("linear", "inline")
     )
 
 
-def _enum(schema: Any, name: str) -> tuple[str, ...]:
+def _enum(schema: Any, name: str, root: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the strings that the first property called `name` may be, or its items."""
     if isinstance(schema, list):
-        return next((found for one in schema if (found := _enum(one, name))), ())
+        return next((found for one in schema if (found := _enum(one, name, root))), ())
     if not isinstance(schema, Mapping):
         return ()
     properties = schema.get("properties")
     if isinstance(properties, Mapping) and isinstance(properties.get(name), Mapping):
-        wanted = properties[name]
+        wanted = resolved(properties[name], root)
         values = wanted.get("enum") or (wanted.get("items") or {}).get("enum") or ()
         found = tuple(value for value in values if isinstance(value, str))
         if found:
             return found
-    return next((found for one in schema.values() if (found := _enum(one, name))), ())
+    return next((found for one in schema.values() if (found := _enum(one, name, root))), ())
 
 
 def _takes_variables(schema: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from services.planner import steps
 from shared.contracts.commands import ExecuteCall, Spent
 from shared.contracts.ids import Category, Lane, Purpose
 from shared.contracts.message import ChatMessage, Run
@@ -39,40 +40,8 @@ class Offer:
 
 
 def schema(offer: Offer) -> dict[str, JsonValue]:
-    """Return the JSON Schema of a plan, in the subset that strict structured output takes everywhere."""
-    addons: list[JsonValue] = [*offer.addons]
-    models: list[JsonValue] = [*sorted(offer.purposes)]
-    task: dict[str, JsonValue] = {
-        "type": "object",
-        "properties": {
-            "model": {"type": "string", "enum": models},
-            "prompt": {"type": "string"},
-            "output_variable": {"type": "string"},
-            "config": {
-                "type": "object",
-                "properties": {"addons": {"type": "array", "items": {"type": "string", "enum": addons}}},
-                "required": ["addons"],
-                "additionalProperties": False,
-            },
-        },
-        "required": ["model", "prompt", "output_variable", "config"],
-        "additionalProperties": False,
-    }
-    queue: dict[str, JsonValue] = {
-        "type": "object",
-        "properties": {
-            "type": {"type": "string", "enum": ["linear", "inline"]},
-            "tasks": {"type": "array", "items": task},
-        },
-        "required": ["type", "tasks"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"workflow": {"type": "array", "items": queue}},
-        "required": ["workflow"],
-        "additionalProperties": False,
-    }
+    """Return the JSON Schema of a plan: see `steps`."""
+    return steps.schema(sorted(offer.purposes), offer.addons, MAX_PLANNED_TASKS)
 
 
 def opening(
@@ -80,12 +49,18 @@ def opening(
 ) -> tuple[ChatMessage, ...]:
     """Return the conversation that asks for a plan."""
     roles = "\n".join(f"- {role}: {purpose}" for role, purpose in sorted(offer.purposes.items()))
-    limits = f"At most {MAX_PLANNED_TASKS} tasks. Answer with the JSON of the workflow and nothing else."
+    limits = f"At most {MAX_PLANNED_TASKS} steps. Answer with the JSON of the plan and nothing else."
     system = (
-        f"{base_prompt}\n\nModels you may use in a workflow:\n{roles}\n\n"
-        f"Addons you may name in config.addons: {', '.join(offer.addons)}\n\n{limits}"
+        f"{base_prompt}\n\n{steps.explained(_examples(offer), MAX_PLANNED_TASKS)}\n\nModels you may use:\n{roles}\n\n"
+        f"Addons you may name: {', '.join(offer.addons) or 'none'}\n\n{limits}"
     )
     return (ChatMessage(role="system", content=system), *fitting(history, HISTORY_TOKENS), message)
+
+
+def _examples(offer: Offer) -> list[str]:
+    """Return the roles that the examples name: the strongest that is offered first, then another."""
+    known = [role for role in ("thinking_ai", "medium_ai", "fast_ai") if role in offer.purposes]
+    return known[:2] or sorted(offer.purposes)
 
 
 def repair(asked: Sequence[ChatMessage], answer: str, problems: Sequence[Problem]) -> tuple[ChatMessage, ...]:
@@ -94,7 +69,7 @@ def repair(asked: Sequence[ChatMessage], answer: str, problems: Sequence[Problem
     return (
         *asked,
         ChatMessage(role="assistant", content=answer[:20_000]),
-        user_message(f"That workflow cannot run:\n{listed}\nAnswer with the corrected JSON and nothing else."),
+        user_message(f"That plan cannot run:\n{listed}\nAnswer with the corrected JSON and nothing else."),
     )
 
 
@@ -118,13 +93,23 @@ def plan_call(
 
 
 def read_plan(text: str, catalogue: Catalogue) -> Valid | Invalid:
-    """Return the workflow that a model wrote, or every problem with it. Prose around the JSON is ignored."""
+    """Return the workflow that a model wrote, in steps or as queues, or every problem with it. Prose is ignored."""
     document = _document_in(text)
-    return Invalid((document,)) if isinstance(document, Problem) else validate(document, catalogue)
+    if isinstance(document, Problem):
+        return Invalid((document,))
+    if not steps.has_steps(document):
+        return validate(document, catalogue)
+    workflow = steps.to_workflow(document)
+    if isinstance(workflow, tuple):
+        return Invalid(workflow)
+    checked = validate(workflow, catalogue)
+    if isinstance(checked, Valid):
+        return checked
+    return Invalid(tuple(steps.in_steps(problem, document) for problem in checked.problems))
 
 
 def _document_in(text: str) -> dict[str, JsonValue] | Problem:
-    """Return the first JSON object in a text that has a workflow, or why there is none: what was understood longest."""
+    """Return the first JSON object in a text that has a plan, or why there is none: what was understood longest."""
     decoder = json.JSONDecoder()
     other: dict[str, JsonValue] | None = None
     furthest, trouble = -1, "the answer contains no JSON object"
@@ -137,7 +122,7 @@ def _document_in(text: str) -> dict[str, JsonValue] | Problem:
         except RecursionError:
             return Problem("$", "not_json", "the answer is not valid JSON: values within values, too deep to read")
         else:
-            if "workflow" in found:
+            if "workflow" in found or steps.has_steps(found):
                 return dict(found)
             other = found if other is None else other
     return other if other is not None and furthest < 0 else Problem("$", "not_json", trouble)

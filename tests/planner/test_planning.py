@@ -23,6 +23,7 @@ from shared.contracts.commands import Spent
 from shared.contracts.ids import Category, Lane, Purpose
 from shared.contracts.message import ChatMessage, Run
 from shared.conversation import tokens_of, user_message
+from shared.workflows.substitution import references, substitute
 from shared.workflows.validation import Invalid, Problem, Valid
 from tests.contracts.strategies import VALUES
 
@@ -47,15 +48,109 @@ PLAN: dict[str, Any] = {
     ]
 }
 JSON = json.dumps(PLAN)
+STEPS: dict[str, Any] = {
+    "step_1": {"name": "code", "model": "code_ai", "prompt": "Write it", "addons": []},
+    "step_2": {"name": "view", "needs": [], "model": "thinking_ai", "prompt": "Judge", "addons": ["seo"]},
+    "step_3": {"name": "end", "needs": ["step_1", "step_2"], "model": "code_ai", "prompt": "Join", "addons": []},
+    **{f"step_{number}": None for number in range(4, MAX_PLANNED_TASKS + 1)},
+}
+
+
+def changed(step: str, **fields: Any) -> dict[str, Any]:
+    """The plan with one step that is different."""
+    return {**STEPS, step: {**STEPS[step], **fields}}
+
+
+def tasks_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    checked = read_plan(json.dumps(plan), OFFER.catalogue)
+    assert isinstance(checked, Valid), checked
+    (queue,) = checked.workflow.model_dump(mode="json", exclude_none=True, exclude_defaults=True)["workflow"]
+    assert queue["type"] == "graph"
+    found: list[dict[str, Any]] = queue["tasks"]
+    return found
 
 
 def test_the_schema_takes_a_plan_and_no_other_names() -> None:
     wanted = Draft202012Validator(schema(OFFER))
-    wanted.validate(PLAN)
-    for field, value in (("model", "gpt"), ("config", {"addons": ["sea"]}), ("extra", 1)):
-        wrong = json.loads(JSON)
-        wrong["workflow"][0]["tasks"][0][field] = value
-        assert list(wanted.iter_errors(wrong)), field
+    wanted.validate(STEPS)
+    for field, value in (("model", "gpt"), ("addons", ["sea"]), ("extra", 1), ("prompt", 1)):
+        assert list(wanted.iter_errors(changed("step_2", **{field: value}))), field
+
+
+def test_the_schema_lets_a_step_need_earlier_ones_only() -> None:
+    wanted = Draft202012Validator(schema(OFFER))
+    for step, need in (("step_1", "step_1"), ("step_2", "step_2"), ("step_2", "step_3"), ("step_3", "step_99")):
+        assert list(wanted.iter_errors(changed(step, needs=[need]))), (step, need)
+    wanted.validate(changed("step_3", needs=["step_2"]))
+
+
+def test_steps_come_to_a_graph_with_what_they_need_below_their_prompts() -> None:
+    first, second, third = tasks_of(STEPS)
+    assert first == {"model": "code_ai", "prompt": "Write it", "output_variable": "code"}
+    assert second["config"] == {"addons": ["seo"]}
+    assert third["prompt"] == "Join\n\n<code>\n{code}\n</code>\n\n<view>\n{view}\n</view>"
+
+
+def test_what_a_prompt_mentions_is_put_there_and_not_again() -> None:
+    for mention in ("{code}", "{step_1}", "{ code }"):
+        prompt = tasks_of(changed("step_3", prompt=f"Judge {mention}!"))[2]["prompt"]
+        assert prompt == "Judge {code}!\n\n<view>\n{view}\n</view>"
+    assert tasks_of(changed("step_2", prompt="After {code}"))[1]["prompt"] == "After {code}", "an edge by itself"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "}", '{"a": 1}', "{nobody}", "{end}", "{{x}}", "f'{n:02}'", "{}", "${x}", "a } b {"]
+)
+def test_braces_that_are_no_references_mean_themselves(text: str) -> None:
+    prompt = tasks_of(changed("step_2", prompt=f"Write {text}"))[1]["prompt"]
+    assert references(prompt) == ()
+    assert substitute(prompt, {}) == f"Write {text}".replace("{{", "{").replace("}}", "}")
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("Market Research!", "market_research"),
+        ("code", "step_2"),
+        ("", "step_2"),
+        ("step_7", "step_2"),
+        ("2nd", "step_2"),
+        ("x" * 80, "x" * 64),
+    ],
+)
+def test_an_output_goes_by_its_name_where_that_is_one(name: str, output: str) -> None:
+    assert tasks_of(changed("step_2", name=name))[1]["output_variable"] == output
+
+
+@pytest.mark.parametrize(
+    ("plan", "path", "code", "says"),
+    [
+        (changed("step_2", needs=["step_3"]), "$.step_2.needs[0]", "bad_need", "steps before it: step_1"),
+        (changed("step_1", needs=["step_1"]), "$.step_1.needs[0]", "bad_need", "none"),
+        (changed("step_3", needs=["step_1", 7]), "$.step_3.needs[1]", "bad_need", "7"),
+        (changed("step_3", model="kode_ai"), "$.step_3.model", "unknown_model", "did you mean 'code_ai'?"),
+        (changed("step_2", addons=["seo", "sea"]), "$.step_2.addons[1]", "unknown_addon", "seo"),
+        (changed("step_2", prompt=""), "$.step_2.prompt", "empty_prompt", "empty"),
+        ({**STEPS, "step_2": "write"}, "$.step_2", "bad_step", "not an object"),
+        (dict.fromkeys(STEPS), "$", "too_short", "step_1"),
+    ],
+)
+def test_a_problem_is_said_of_the_step_that_has_it(plan: dict[str, Any], path: str, code: str, says: str) -> None:
+    checked = read_plan(json.dumps(plan), OFFER.catalogue)
+    assert isinstance(checked, Invalid)
+    assert (checked.problems[0].path, checked.problems[0].code) == (path, code)
+    assert says in checked.problems[0].message
+
+
+def test_the_examples_that_the_model_is_shown_are_plans() -> None:
+    """By the schema, but for the steps that are not there; and by the validator."""
+    offer = Offer({"thinking_ai": "hard", "medium_ai": "all else"}, ())
+    system = str(opening("", offer, (), user_message("x"))[0].content)
+    shown = [json.loads(line) for line in system.splitlines() if line.startswith("{")]
+    assert [len(plan) for plan in shown] == [3, 2]
+    for plan in shown:
+        Draft202012Validator(schema(offer)).validate({**dict.fromkeys(STEPS), **plan})
+        assert isinstance(read_plan(json.dumps(plan), offer.catalogue), Valid)
 
 
 def test_the_schema_is_in_the_strict_subset() -> None:
@@ -63,6 +158,8 @@ def test_the_schema_is_in_the_strict_subset() -> None:
 
     def look(part: Any) -> None:
         if isinstance(part, dict):
+            if part.get("$ref"):
+                assert part.keys() == {"$ref"}
             if part.get("type") == "object":
                 assert part["additionalProperties"] is False
                 assert sorted(part["required"]) == sorted(part["properties"])
@@ -82,7 +179,7 @@ def test_the_opening_says_what_there_is() -> None:
     assert system.startswith("You plan.\n\n")
     assert "- code_ai: code\n- thinking_ai: hard tasks\n" in system
     assert "seo, storytelling" in system
-    assert f"At most {MAX_PLANNED_TASKS} tasks" in system
+    assert f"At most {MAX_PLANNED_TASKS} steps" in system
     assert asked[-1].content == "Build me a shop"
 
 

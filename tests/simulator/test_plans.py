@@ -12,7 +12,7 @@ from services.planner.planning import Offer, opening, read_plan, repair, schema
 from shared.contracts.message import ChatMessage
 from shared.conversation import user_message
 from shared.workflows.substitution import references, substitute
-from shared.workflows.validation import Problem, Valid, validate
+from shared.workflows.validation import Problem, Valid
 from simulator.chat_request import ChatRequest, read
 from simulator.plans import plan
 from tests.simulator.conftest import asking, said
@@ -62,25 +62,30 @@ def test_a_plan_is_valid_whatever_is_asked(text: str) -> None:
 @given(st.sets(st.sampled_from(sorted(ROLES)), min_size=1), st.sets(st.sampled_from(ADDONS)))
 def test_only_what_is_offered_is_used(roles: set[str], addons: set[str]) -> None:
     offer = Offer({role: ROLES[role] for role in sorted(roles)}, tuple(sorted(addons)))
-    assert isinstance(validate(planned(planning(CAMPAIGN, offer)), offer.catalogue), Valid)
+    document = planned(planning(CAMPAIGN, offer))
+    jsonschema.validate(document, schema(offer))
+    assert isinstance(read_plan(json.dumps(document), offer.catalogue), Valid)
 
 
 def test_a_plan_has_what_is_asked_for_and_hands_results_on() -> None:
     """Research first, the deliverables side by side with it, one task that joins them."""
-    queues = planned(planning(CAMPAIGN))["workflow"]
-    assert [queue["type"] for queue in queues] == ["inline", "linear", "inline"]
-    first, made, joined = [queue["tasks"] for queue in queues]
-    assert [task["output_variable"] for task in first] == ["research"]
-    assert {task["output_variable"] for task in made} == {"slogan", "social_posts", "emails"}
-    assert all(references(task["prompt"]) == ("research",) for task in made)
-    assert set(references(joined[0]["prompt"])) == {"slogan", "social_posts", "emails"}
-    assert all("kites" in task["prompt"] for task in (*first, *made, *joined))
-    assert "instagram" in next(t for t in made if t["output_variable"] == "social_posts")["config"]["addons"]
+    first, *made, joined = steps_of(planned(planning(CAMPAIGN)))
+    assert (first["name"], "needs" in first) == ("research", False)
+    assert {step["name"] for step in made} == {"slogan", "social_posts", "emails"}
+    assert all(step["needs"] == ["step_1"] for step in made)
+    assert set(references(joined["prompt"])) == {"slogan", "social_posts", "emails"}
+    assert joined["needs"] == ["step_2", "step_3", "step_4"]
+    assert all("kites" in step["prompt"] for step in (first, *made, joined))
+    assert "instagram" in next(step for step in made if step["name"] == "social_posts")["addons"]
+
+
+def steps_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for step in document.values() if step is not None]
 
 
 def test_media_go_to_the_models_that_make_them() -> None:
-    queues = planned(planning("Write a story, generate an image and produce a video for it."))["workflow"]
-    models = {task["output_variable"]: task["model"] for queue in queues for task in queue["tasks"]}
+    steps = steps_of(planned(planning("Write a story, generate an image and produce a video for it.")))
+    models = {step["name"]: step["model"] for step in steps}
     assert models["image"] == "imagen_4_ultra"
     assert models["video"] == "veo_3_1"
 
@@ -88,7 +93,7 @@ def test_media_go_to_the_models_that_make_them() -> None:
 def test_braces_of_the_request_are_not_references() -> None:
     """What stands in braces reaches the model as it was written."""
     document = planned(planning("Fill {name} into the template {{greeting}} and write an e-mail and a report."))
-    prompt = document["workflow"][0]["tasks"][0]["prompt"]
+    prompt = document["step_1"]["prompt"]
     assert references(prompt) == ()
     assert "Fill {name} into the template {{greeting}}" in substitute(prompt, {})
 

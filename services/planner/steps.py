@@ -1,0 +1,176 @@
+"""The form in which a model writes a plan: numbered steps, each naming the earlier ones that it needs. Pure.
+
+A schema can't say "an earlier task" of a list; of numbered steps it can, by a list of names for each. So a plan that
+follows it has no circle, no edge into the future and none to nowhere. What a step needs and doesn't mention in its
+prompt is put below the prompt: a plan is as good as its edges, and models forget to write results in.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from shared.workflows.problems import Problem
+from shared.workflows.substitution import NAME, references
+
+STEP: Final = re.compile(r"step_(\d{1,3})")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_BRACES: Final = re.compile(r"\{\{[^{}]*\}\}|\{([^{}]*)\}")
+
+
+def schema(models: Sequence[str], addons: Sequence[str], most: int) -> dict[str, JsonValue]:
+    """Return the JSON Schema of a plan with up to `most` steps, in the subset that strict structured output takes."""
+    definitions: dict[str, JsonValue] = {
+        "model": {"type": "string", "enum": [*models]},
+        "addons": {"type": "array", "items": {"type": "string", "enum": [*addons]}},
+    }
+    if not addons:
+        definitions["addons"] = {"type": "array", "items": {"type": "string"}, "maxItems": 0}
+    properties: dict[str, JsonValue] = {}
+    for number in range(1, most + 1):
+        step = _step([f"step_{earlier}" for earlier in range(1, number)])
+        # Strict output wants every property: what is not there is null.
+        properties[f"step_{number}"] = step if number == 1 else {"anyOf": [step, {"type": "null"}]}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _step(earlier: Sequence[str]) -> dict[str, JsonValue]:
+    properties: dict[str, JsonValue] = {"name": {"type": "string"}}
+    if earlier:
+        properties["needs"] = {"type": "array", "items": {"type": "string", "enum": [*earlier]}}
+    properties |= {
+        "model": {"$ref": "#/$defs/model"},
+        "prompt": {"type": "string"},
+        "addons": {"$ref": "#/$defs/addons"},
+    }
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+def has_steps(document: Mapping[str, Any]) -> bool:
+    """Whether a document is written in this form."""
+    return any(STEP.fullmatch(key) for key in document)
+
+
+def to_workflow(document: Mapping[str, Any]) -> dict[str, JsonValue] | tuple[Problem, ...]:
+    """Return the workflow document that steps come to (one graph), or what is wrong with how they hang together."""
+    numbers = sorted(int(match[1]) for key in document if (match := STEP.fullmatch(key)))
+    steps = [(f"step_{number}", document[f"step_{number}"]) for number in numbers if f"step_{number}" in document]
+    steps = [(key, step) for key, step in steps if step is not None]
+    if not steps:
+        return (Problem("$", "too_short", "there is no step; write at least step_1"),)
+    problems: list[Problem] = []
+    outputs: dict[str, str] = {}
+    tasks: list[JsonValue] = []
+    for key, step in steps:
+        if not isinstance(step, dict):
+            problems.append(Problem(f"$.{key}", "bad_step", f"{key} is not an object"))
+            continue
+        output = _output(key, step, set(outputs.values()))
+        needed = step.get("needs") or []
+        for place, need in enumerate(needed if isinstance(needed, list) else []):
+            if need not in outputs:
+                earlier = ", ".join(outputs) or "none"
+                said = f"{key} needs {need!r}, which is no step before it; steps before it: {earlier}"
+                problems.append(Problem(f"$.{key}.needs[{place}]", "bad_need", said))
+        names = [outputs[need] for need in needed if isinstance(need, str) and need in outputs]
+        prompt = _prompt(str(step.get("prompt") or ""), outputs)
+        missing = [name for name in dict.fromkeys(names) if name not in set(references(prompt))]
+        tasks.append(
+            {
+                "model": step.get("model"),
+                "prompt": prompt + "".join(f"\n\n<{name}>\n{{{name}}}\n</{name}>" for name in missing),
+                "output_variable": output,
+                "config": {"addons": step.get("addons") or []},
+            }
+        )
+        outputs[key] = output
+    return tuple(problems) if problems else {"workflow": [{"type": "graph", "tasks": tasks}]}
+
+
+def _output(key: str, step: Mapping[str, Any], taken: set[str]) -> str:
+    """Return the name of a step's output: what the model calls it where that is a name, and free."""
+    wished = re.sub(r"\W+", "_", str(step.get("name") or step.get("output_variable") or "")).strip("_").lower()[:64]
+    name = wished if _NAME.fullmatch(wished) and not STEP.fullmatch(wished) else key
+    return name if name not in taken else key
+
+
+def _prompt(text: str, outputs: Mapping[str, str]) -> str:
+    """Return a prompt in which only earlier results stand in braces; any other name in braces means itself."""
+    known = {**outputs, **{name: name for name in outputs.values()}}
+
+    def one(match: re.Match[str]) -> str:
+        inner = (match[1] or "").strip()
+        if inner in known:
+            return f"{{{known[inner]}}}"
+        return f"{{{match[0]}}}" if match[1] is not None and NAME.fullmatch(inner) else match[0]
+
+    return _BRACES.sub(one, text)
+
+
+def in_steps(problem: Problem, document: Mapping[str, Any]) -> Problem:
+    """Return a problem of the workflow as one of the steps that it was made from, so that a model finds its place."""
+    match = re.match(r"\$\.workflow\[0\]\.tasks\[(\d+)\]", problem.path)
+    if match is None:
+        return problem
+    keys = [key for key in sorted(document, key=_number) if STEP.fullmatch(key) and document[key] is not None]
+    rest = problem.path[match.end() :].replace(".config.addons", ".addons").replace(".output_variable", ".name")
+    key = keys[int(match[1])] if int(match[1]) < len(keys) else "step"
+    return Problem(f"$.{key}{rest}", problem.code, problem.message)
+
+
+def _number(key: str) -> int:
+    match = STEP.fullmatch(key)
+    return int(match[1]) if match else 0
+
+
+def explained(models: Sequence[str], most: int) -> str:
+    """Return what a model is told about the form, with two short examples."""
+    strong, other = models[0], models[-1]
+    side_by_side = {
+        "step_1": {
+            "name": "first_bike",
+            "model": other,
+            "prompt": "List the range, weight, price and weak points of the Urbanist 4 city e-bike for a commuter.",
+            "addons": [],
+        },
+        "step_2": {
+            "name": "second_bike",
+            "needs": [],
+            "model": other,
+            "prompt": "List the range, weight, price and weak points of the Kestrel Go city e-bike for a commuter.",
+            "addons": [],
+        },
+        "step_3": {
+            "name": "recommendation",
+            "needs": ["step_1", "step_2"],
+            "model": strong,
+            "prompt": "Compare the two e-bikes below for a commuter who rides 14 km a day; recommend one.",
+            "addons": [],
+        },
+    }
+    one_after_the_other = {
+        "step_1": {"name": "poem", "model": strong, "prompt": "Write a poem of eight lines about rain.", "addons": []},
+        "step_2": {
+            "name": "translation",
+            "needs": ["step_1"],
+            "model": strong,
+            "prompt": "Translate the poem below into French; keep its rhymes.",
+            "addons": [],
+        },
+    }
+    return (
+        f"Write the plan as one JSON object with step_1, step_2, … (at most step_{most}). A step has a short `name` "
+        "for its result, `needs` (the earlier steps whose results it works with; steps that need nothing "
+        "from each other run at the same time), a `model`, a `prompt` and `addons`. The results that a step needs "
+        "are put below its prompt, each under its name: refer to them, do not repeat them.\n\n"
+        f'Example, for "Compare the Urbanist 4 and the Kestrel Go, then recommend one":\n{json.dumps(side_by_side)}\n\n'
+        f'Example, for "Write a poem about rain and translate it into French":\n{json.dumps(one_after_the_other)}'
+    )
