@@ -146,6 +146,40 @@ def ask(
 
 
 @app.command()
+def plan(
+    message: Annotated[
+        str | None, typer.Argument(help="What is to be planned; - reads it from standard input.")
+    ] = None,
+    workflow: Annotated[
+        Path | None, typer.Option("--workflow", "-w", help="Instead: a workflow of your own, a JSON file.")
+    ] = None,
+    template: Annotated[str | None, typer.Option("--template", "-t", help="Instead: a template's name.")] = None,
+    variable: Annotated[
+        list[str] | None, typer.Option("--variable", "-v", metavar="NAME=VALUE", help="A parameter; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON: `POST /workflow` takes it.")] = False,
+    url: Url = None,
+) -> None:
+    """Show what would be done, its critical path, and what it would take; nothing is carried out."""
+    from cli.pairs import pairs, value_of
+    from cli.plan import plan as run_plan
+    from cli.registry_app import document
+
+    body: dict[str, object] = {}
+    if message is not None:
+        body["message"] = sys.stdin.read() if message == "-" else message
+    if workflow is not None:
+        found = document(str(workflow))
+        body |= found if isinstance(found, dict) else {"workflow": found}
+    if template is not None:
+        body["template"] = template
+    if variable:
+        body["variables"] = {name: value_of(text) for name, text in pairs("--variable", variable)}
+    with talking(url) as (client, console):
+        raise typer.Exit(0 if run_plan(client, body, console, as_json=as_json) else FAILED)
+
+
+@app.command()
 def chat(url: Url = None) -> None:
     """Talk: the conversation is kept. Commands: stats, models, new, exit."""
     from cli.chat import chat as run_chat

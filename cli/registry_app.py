@@ -95,10 +95,10 @@ def put_template(
     """Write a template's next version; it counts at once."""
     from cli.main import talking
 
-    document = _document(path)
+    written = document(path)
     headers = {"If-Match": '"file"' if match in ("file", "0") else f'"{match}"'} if match is not None else None
     with talking(url) as (client, console):
-        found = client.put(f"/templates/{name}", document, headers)
+        found = client.put(f"/templates/{name}", written, headers)
         console.print(f"template {name} is at version {found['version']}", markup=False)
 
 
@@ -218,7 +218,8 @@ def remove_schedule(name: Name, url: Url = None) -> None:
         console.print(f"schedule {name} is deleted", markup=False)
 
 
-def _document(path: str) -> Any:
+def document(path: str) -> Any:
+    """Return a JSON file's content; - is standard input."""
     try:
         return json.loads(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
     except OSError as error:

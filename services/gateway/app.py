@@ -40,6 +40,7 @@ from shared.bus.connection import Bus
 from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
 from shared.config.providers import routes
+from shared.conversation import estimated_tokens
 from shared.registry.schedules import Schedules
 from shared.registry.templates import TemplateBook
 from shared.service import DRAIN_S, Service, Work, serve
@@ -119,6 +120,7 @@ def listings_of(configuration: Configuration, environment: Environment) -> Listi
     """
     if environment.openrouter_api_key is None:
         environment = replace(environment, openrouter_api_key=SecretStr("held by the executor"))
+    prompts = configuration.base_ai_prompts
     models = tuple(
         OfferedModel(
             name=role,
@@ -127,6 +129,9 @@ def listings_of(configuration: Configuration, environment: Environment) -> Listi
             purpose=configuration.ai_models[role].purpose,
             available=route.unavailable is None,
             simulated=route.simulated,
+            lane=configuration.ai_models[role].makes,
+            max_tokens=configuration.ai_models[role].config.max_tokens,
+            instruction_tokens=estimated_tokens(prompts[role].system_prompt) if role in prompts else 0,
         )
         for role, route in routes(configuration, environment).items()
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from shared.config.operation import WorkflowLimits
 from shared.config.templates import Template
+from shared.contracts.ids import Lane
 from shared.workflows.validation import Catalogue
 
 
@@ -19,6 +20,11 @@ class OfferedModel:
     available: bool = True
     """Somebody can be asked: a provider with a key, a server of the operator's, or the simulator."""
     simulated: bool = False
+    lane: Lane = Lane.TEXT
+    max_tokens: int | None = None
+    """Of an answer, at the most."""
+    instruction_tokens: int = 0
+    """Of what the role is told before each task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _number(key: str) -> int:
 def explained(models: Sequence[str], most: int) -> str:
     """Return what a model is told about the form, with two short examples."""
     strong, other = models[0], models[-1]
-    side_by_side = {
+    side_by_side: dict[str, Any] = {
         "step_1": {
             "name": "first_bike",
             "model": other,
@@ -156,7 +156,7 @@ def explained(models: Sequence[str], most: int) -> str:
             "addons": [],
         },
     }
-    one_after_the_other = {
+    one_after_the_other: dict[str, Any] = {
         "step_1": {"name": "poem", "model": strong, "prompt": "Write a poem of eight lines about rain.", "addons": []},
         "step_2": {
             "name": "translation",
@@ -166,11 +166,14 @@ def explained(models: Sequence[str], most: int) -> str:
             "addons": [],
         },
     }
+    for plan in (side_by_side, one_after_the_other):
+        plan.update(dict.fromkeys(f"step_{number}" for number in range(len(plan) + 1, most + 1)))
     return (
         f"Write the plan as one JSON object with step_1, step_2, … (at most step_{most}). A step has a short `name` "
         "for its result, `needs` (the earlier steps whose results it works with; steps that need nothing "
         "from each other run at the same time), a `model`, a `prompt` and `addons`. The results that a step needs "
-        "are put below its prompt, each under its name: refer to them, do not repeat them.\n\n"
+        "are put below its prompt, each under its name: refer to them, do not repeat them. Use as few steps as the "
+        "request needs; every step after the last is null.\n\n"
         f'Example, for "Compare the Urbanist 4 and the Kestrel Go, then recommend one":\n{json.dumps(side_by_side)}\n\n'
         f'Example, for "Write a poem about rain and translate it into French":\n{json.dumps(one_after_the_other)}'
     )

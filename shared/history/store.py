@@ -86,6 +86,21 @@ class Wanted:
     limit: int = 50
 
 
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """What calls of one role took."""
+
+    count: int
+    seconds: float
+    """On average."""
+    answer_tokens: float
+    """On average."""
+    cost_usd: float
+    """Of all of them."""
+    tokens: int
+    """Of all of them."""
+
+
 @dataclass(slots=True)
 class History:
     """One database. Raises `WrongHistoryUrl` at once for a URL that names none, `HistoryUnavailable` later."""
@@ -240,6 +255,36 @@ class History:
         query = query.order_by(*order, func.coalesce(func.sum(calls.c.cost_usd), 0).desc(), *columns)
         with self._faults(), self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def typical(self, tenant: str, *, from_us: int) -> Mapping[str, Typical]:
+        """Return what answered calls took by role, on average, since a time."""
+        self.make()
+        calls = schema.calls
+        query = (
+            select(
+                calls.c.role,
+                func.count().label("number"),
+                func.avg(calls.c.took_s).label("seconds"),
+                func.avg(calls.c.completion_tokens).label("answer_tokens"),
+                func.sum(calls.c.cost_usd).label("cost_usd"),
+                func.sum(calls.c.prompt_tokens + calls.c.completion_tokens).label("tokens"),
+            )
+            .where(
+                calls.c.tenant == tenant,
+                calls.c.at_us >= from_us,
+                calls.c.outcome == "answered",
+                calls.c.purpose != "decision",
+                calls.c.saved_usd == 0,
+            )
+            .group_by(calls.c.role)
+        )
+        with self._faults(), self.engine.connect() as connection:
+            return {
+                row.role: Typical(
+                    row.number, float(row.seconds), float(row.answer_tokens), row.cost_usd, int(row.tokens)
+                )
+                for row in connection.execute(query)
+            }
 
     def forget(self, *, runs_before_us: int, calls_before_us: int) -> int:
         """Remove what is older: runs that the log has no more, and calls beyond the days that are kept."""

@@ -143,13 +143,13 @@ def test_a_problem_is_said_of_the_step_that_has_it(plan: dict[str, Any], path: s
 
 
 def test_the_examples_that_the_model_is_shown_are_plans() -> None:
-    """By the schema, but for the steps that are not there; and by the validator."""
+    """By the schema and by the validator."""
     offer = Offer({"thinking_ai": "hard", "medium_ai": "all else"}, ())
     system = str(opening("", offer, (), user_message("x"))[0].content)
     shown = [json.loads(line) for line in system.splitlines() if line.startswith("{")]
-    assert [len(plan) for plan in shown] == [3, 2]
+    assert [sum(step is not None for step in plan.values()) for plan in shown] == [3, 2]
     for plan in shown:
-        Draft202012Validator(schema(offer)).validate({**dict.fromkeys(STEPS), **plan})
+        Draft202012Validator(schema(offer)).validate(plan)
         assert isinstance(read_plan(json.dumps(plan), offer.catalogue), Valid)
 
 

@@ -1,12 +1,24 @@
 """How a run's end reads over HTTP. Pure: the same end gives the same answer, byte for byte."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from services.gateway.http.models import Body, ChatAnswer, ErrorBody, PlanAnswer, RunFailure, UsageBody, WorkflowAnswer
+from services.gateway.http.models import (
+    Body,
+    ChatAnswer,
+    ErrorBody,
+    EstimateBody,
+    PlanAnswer,
+    PlannedTask,
+    RunFailure,
+    UsageBody,
+    WorkflowAnswer,
+)
 from shared.contracts.events import RunEnded
 from shared.contracts.message import Fault
 from shared.contracts.workflow import Workflow
+from shared.workflows.estimate import Estimate, Figures, estimate
 from shared.workflows.graph import compiled
 from shared.workflows.mermaid import flowchart
 
@@ -67,13 +79,14 @@ def to_workflow(ended: RunEnded) -> Answer:
     )
 
 
-def to_plan(ended: RunEnded) -> Answer:
-    """Return a plan that was not carried out."""
+def to_plan(ended: RunEnded, figures: Mapping[str, Figures]) -> Answer:
+    """Return a plan that was not carried out, with what it will probably take."""
     if ended.outcome != "completed":
         return Answer(_status(ended), _failure(ended))
     result = ended.result or {}
     queues, variables = result.get("workflow"), result.get("variables")
     document = {"workflow": queues, "variables": variables} if isinstance(queues, list) else None
+    graph = compiled(Workflow.model_validate(document)) if document is not None else None
     return Answer(
         200,
         PlanAnswer(
@@ -81,12 +94,40 @@ def to_plan(ended: RunEnded) -> Answer:
             workflow=queues if isinstance(queues, list) else None,
             variables=variables if isinstance(variables, dict) else {},
             note=ended.note,
-            mermaid=flowchart(compiled(Workflow.model_validate(document))) if document is not None else None,
+            mermaid=flowchart(graph) if graph is not None else None,
+            estimate=to_estimate(estimate(graph, figures)) if graph is not None else None,
             cost_usd=ended.spent.cost_usd,
             cost_known=ended.spent.cost_known,
             took_s=_took_s(ended),
             simulated=ended.spent.simulated,
         ),
+    )
+
+
+def to_estimate(found: Estimate) -> EstimateBody:
+    """Return what a workflow will probably take."""
+    return EstimateBody(
+        seconds=found.seconds,
+        critical_path=list(found.path),
+        cost_usd=round(found.cost_usd, 9),
+        cost_known=found.cost_known,
+        calls=found.calls,
+        tokens=found.tokens,
+        basis=found.basis,
+        notes=list(found.notes),
+        tasks=[
+            PlannedTask(
+                output=task.output,
+                role=task.role,
+                starts_s=task.starts_s,
+                seconds=task.seconds,
+                calls=task.calls,
+                tokens=task.tokens,
+                cost_usd=round(task.cost_usd, 9),
+                cost_known=task.cost_known,
+            )
+            for task in found.tasks
+        ],
     )
 
 

@@ -44,6 +44,14 @@ async def parsed(request: Request, kind: type[B]) -> B:
         raise invalid(error) from error
 
 
+def read_as(body: dict[str, Any], kind: type[B]) -> B:
+    """Return a body that was read as an object as what it should be, or refuse it with every problem."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
 async def document(request: Request) -> dict[str, Any]:
     """Return the body as a JSON object."""
     body = await raw(request)

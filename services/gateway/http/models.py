@@ -47,11 +47,14 @@ class ChatBody(Body):
 
 
 class PlanBody(Body):
-    """`POST /plan`"""
+    """`POST /plan`: a message to plan for; or a workflow, or a template, to look at before it runs."""
 
-    message: Annotated[str, AfterValidator(_said)] = Field(
-        examples=["Compare three electric bikes, then recommend one"]
+    message: Annotated[str, AfterValidator(_said)] | None = Field(
+        default=None, examples=["Compare three electric bikes, then recommend one"]
     )
+    workflow: list[JsonValue] | None = Field(default=None, description="Instead: queues, as in `POST /workflow`.")
+    template: str | None = Field(default=None, max_length=128, description="Instead: a template's name.")
+    variables: dict[str, JsonValue] = Field(default_factory=dict, description="Of the workflow or the template.")
     images: tuple[Annotated[str, AfterValidator(_image)], ...] = Field(default=(), max_length=MOST_IMAGES)
     priority: Priority = Priority.MEDIUM
 
@@ -91,14 +94,42 @@ class ChatAnswer(Body):
     note: str | None = Field(description="Why the request was answered in another way than it would be usually.")
 
 
+class PlannedTask(Body):
+    """What one task will probably take."""
+
+    output: str
+    role: str | None
+    starts_s: float = Field(description="Seconds from the beginning.")
+    seconds: float
+    calls: int
+    tokens: int
+    cost_usd: float
+    cost_known: bool
+
+
+class EstimateBody(Body):
+    """What a workflow will probably take."""
+
+    seconds: float = Field(description="Of the longest chain of tasks that wait for each other.")
+    critical_path: list[str] = Field(description="Outputs of that chain's tasks, in order.")
+    cost_usd: float
+    cost_known: bool = Field(description="False: some price is not known, so that it costs more.")
+    calls: int
+    tokens: int
+    basis: str = Field(description="`measured`: by this system's own calls; `assumed`: some figures are not.")
+    notes: list[str] = Field(description="What is not counted, and what is assumed.")
+    tasks: list[PlannedTask]
+
+
 class PlanAnswer(Body):
     """A workflow that was planned and not carried out: send it, edited or not, to `POST /workflow`."""
 
-    run_id: str
+    run_id: str | None = Field(description="Of the run that planned it; null: it was given, not planned.")
     workflow: list[JsonValue] | None = Field(description="null: no valid plan could be had, `note` says why.")
     variables: dict[str, JsonValue]
     note: str | None
     mermaid: str | None = Field(description="The workflow as a Mermaid flowchart.")
+    estimate: EstimateBody | None = Field(description="What carrying it out will probably take.")
     cost_usd: float = Field(description="Of planning.")
     cost_known: bool
     took_s: float
