@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from services.planner import advance, reading
 from services.planner.advance import Due, Outcome
+from services.planner.arrivals import Arrivals
 from services.planner.tasks import Cast, question, task_call
 from shared import subjects
 from shared.bus.connection import Bus
@@ -59,6 +60,15 @@ class Known:
     graph: Graph
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A settled call on its way into its run's record."""
+
+    event: CallSettled
+    outcome: Outcome
+    again: bool
+
+
 @dataclass(slots=True)
 class Runner:
     """What carrying runs on needs; made in `app.py`."""
@@ -67,6 +77,8 @@ class Runner:
     cast: Cast
     catalogue: Catalogue
     now: Callable[[], datetime]
+    arrivals: Arrivals[Arrived] = field(default_factory=Arrivals)
+    """What was settled of a run while its record was being written: taken in together."""
     _known: OrderedDict[str, Known] = field(default_factory=OrderedDict)
 
     async def known(self, run: Run) -> Known | None:
@@ -331,13 +343,23 @@ class Runner:
             fits = not reading.problems(known.graph, place.node, event.text or "", self.catalogue)
             if fits and place.node.kind is Kind.EXPANSION and place.node.name not in known.graph.expanded:
                 known = await self._expand(run, known, place.node, event.text or "")
-        outcome = Outcome(event.call, answered, fits, event.cost_usd)
+        arrived = Arrived(event, Outcome(event.call, answered, fits, event.cost_usd), again)
+        await self.arrivals.taken(run.run_id, arrived, lambda batch: self._settled(run, known, batch))
+
+    async def _settled(self, run: Run, known: Known, batch: Sequence[Arrived]) -> None:
+        """Record what was settled, all of it in one write, and go on."""
+
+        def change(graph: Graph, there: Progress) -> Progress:
+            for one in batch:
+                there = advance.settle(graph, there, one.outcome)
+            return there
+
         await self.carry_on(
             run,
-            known,
-            lambda graph, there: advance.settle(graph, there, outcome),
-            again=again,
-            answers={event.call: event},
+            self._known.get(run.run_id, known),  # one of the batch may have become more tasks
+            change,
+            again=any(one.again for one in batch),
+            answers={one.event.call: one.event for one in batch},
         )
 
     async def _expand(self, run: Run, known: Known, node: Node, text: str) -> Known:

@@ -74,6 +74,7 @@ KINDS_OF = {
     "planner.control.taken": ("paused",),
     "planner.held": ("paused",),
     "planner.recorded": ("workflow", "expansion", "approval", "paused"),
+    "planner.schedule.begun": (),  # of the clock, not of a request: see test_schedules
     "finisher.place_left": ("workflow",),
     "finisher.presenting": ("orchestrated",),
     "executor.scheduled": ("limited",),
