@@ -17,7 +17,8 @@ RUN /opt/segue/bin/pip install --no-deps --no-build-isolation .
 FROM python:3.13-slim AS runtime
 ENV PATH=/opt/segue/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     SEGUE_CONFIG=/etc/segue/orchestration_config.json SEGUE_HOST=0.0.0.0 SEGUE_NATS_URL=nats://nats:4222
-RUN groupadd --system --gid 10001 segue && useradd --system --uid 10001 --gid segue --no-create-home segue
+RUN groupadd --system --gid 10001 segue && useradd --system --uid 10001 --gid segue --no-create-home segue \
+    && install -d -o 10001 -g 10001 /data
 COPY --from=build /opt/segue /opt/segue
 COPY orchestration_config.json /etc/segue/orchestration_config.json
 WORKDIR /tmp

@@ -84,7 +84,7 @@ async def test_nobody_writes_over_what_he_has_not_seen(stage: Stage) -> None:
         ({"workflow": [{"type": "inline", "tasks": [{"template": "nothing"}]}]}, "unknown_template"),
         (
             {"workflow": [{"type": "inline", "tasks": [{"template": "letter", "variables": {"topic": "x"}}]}]},
-            "recursive_template",
+            "circular_template",
         ),
     ],
 )
@@ -105,7 +105,7 @@ async def test_templates_that_stand_for_each_other_are_refused(stage: Stage) -> 
         assert (await http.put("/templates/two", json=use)).status_code == 201
         back = {"workflow": [{"type": "inline", "tasks": [{"template": "two"}]}]}
         answer = await http.put("/templates/one", json=back)
-        assert "recursive_template" in {problem["code"] for problem in answer.json()["detail"]}
+        assert "circular_template" in {problem["code"] for problem in answer.json()["detail"]}
         for name in ("a.b", "a b", "x" * 65, "*", "%3E"):
             assert (await http.put(f"/templates/{name}", json=document())).status_code == 422
             assert (await http.get(f"/templates/{name}")).status_code == 404

@@ -176,7 +176,7 @@ def _knows_itself(name: str, template: Blueprint, catalogue: Catalogue) -> None:
     while waiting:
         inner = templates_in(waiting.pop().workflow)
         if name in inner:
-            raise BadTemplate((Problem("$.workflow", "recursive_template", f"{name!r} would stand for itself"),))
+            raise BadTemplate((Problem("$.workflow", "circular_template", f"{name!r} would stand for itself"),))
         waiting += [catalogue.templates[one] for one in inner - seen if one in catalogue.templates]
         seen |= inner
 
