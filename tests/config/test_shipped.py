@@ -10,12 +10,12 @@ import jsonschema  # type: ignore[import-untyped]  # it has no types, and nothin
 import pytest
 
 from services.categorizer.routing import read_letter
-from services.planner.planning import Offer, read_plan
+from services.planner.planning import Offer, opening, read_plan
 from shared.config import Configuration, load
 from shared.config.providers import lane
 from shared.contracts.ids import Category, Lane
 from shared.contracts.workflow import Workflow
-from shared.conversation import estimated_tokens
+from shared.conversation import estimated_tokens, user_message
 from shared.workflows.substitution import references
 from shared.workflows.validation import Catalogue, Valid, validate
 
@@ -193,18 +193,18 @@ def test_the_categorizer_is_shown_every_letter(shipped: Configuration) -> None:
     assert all(example.assistant in {"L", "M", "H"} for example in prompt.examples)
 
 
-def test_the_plans_in_the_planning_prompt_can_run(shipped: Configuration) -> None:
-    """Both examples that the master AI learns from pass the validator that its own plans have to pass."""
+def test_the_plans_that_the_master_is_shown_can_run(shipped: Configuration) -> None:
+    """With the shipped roles and addons: both examples pass the validator, and the whole opening is short."""
     text = shipped.base_ai_prompts["master_ai"].system_prompt
-    plans = [line for line in text.splitlines() if line.startswith('{"workflow"')]
     offer = Offer({role: model.purpose for role, model in shipped.ai_models.items()}, tuple(shipped.prompt_addons))
+    system = str(opening(text, offer, (), user_message("x"))[0].content)
+    plans = [line for line in system.splitlines() if line.startswith('{"step_1"')]
     assert len(plans) == 2
     for plan in plans:
         checked = read_plan(plan, offer.catalogue)
         assert isinstance(checked, Valid), str(checked)
-        for queue in checked.workflow.workflow:
-            assert all(task.output_variable and "addons" in task.config.model_fields_set for task in queue.tasks)
-    assert estimated_tokens(text) < 3_000
+    assert "{" not in text, "the form is explained where it is defined"
+    assert estimated_tokens(system) < 3_000
 
 
 def test_the_fifty_addons_are_there(shipped: Configuration) -> None:
