@@ -117,7 +117,16 @@ def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
     )  # as the bus hands it on: defaults and numbers normalised
     there = accepted.run
     return (
-        asked.request == accepted.request
+        _same(asked.request, accepted.request)
         and asked.run.session_id == there.session_id
         and asked.run.priority == there.priority
     )
+
+
+def _same(asked: ChatRequest | WorkflowRequest, there: ChatRequest | WorkflowRequest) -> bool:
+    """Whether two requests ask for the same. A template that was changed in between is still the same template."""
+    if isinstance(asked, WorkflowRequest) and isinstance(there, WorkflowRequest):
+        changed = asked.template_version != there.template_version
+        if changed and asked.template is not None and asked.template == there.template:
+            return asked.workflow.variables == there.workflow.variables
+    return asked == there

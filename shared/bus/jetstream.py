@@ -195,9 +195,15 @@ class JetStream:
         """
         return await self._direct(stream, {"multi_last": subjects, "batch": limit})
 
-    async def direct_page(self, stream: str, subject: str, *, after: int, limit: int) -> list[Stored]:
-        """Read the next `limit` messages on matching subjects behind a sequence, oldest first; from any replica."""
-        return await self._direct(stream, {"seq": after + 1, "next_by_subj": subject, "batch": limit})
+    async def direct_page(
+        self, stream: str, subject: str, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> list[Stored]:
+        """Read the next `limit` messages on matching subjects behind a sequence, oldest first; from any replica.
+
+        Fewer when they come to more than `max_bytes`; none only when there is none.
+        """
+        asked: dict[str, Any] = {"seq": after + 1, "next_by_subj": subject, "batch": limit}
+        return await self._direct(stream, asked if max_bytes is None else {**asked, "max_bytes": max_bytes})
 
     async def direct_on(self, stream: str, subject: str, *, limit: int) -> list[Stored]:
         """Read the first `limit` messages on a subject in one go, oldest first; from any replica, like `direct_all`."""

@@ -7,7 +7,10 @@ from pydantic import AwareDatetime, Field, JsonValue, NonNegativeInt, PositiveIn
 from shared.contracts.ids import Priority, RunId, TenantId, Token
 from shared.contracts.message import Message
 
-Cron = Annotated[str, StringConstraints(min_length=5, max_length=120)]
+# They become headers of a message: no line breaks, nothing that is not meant.
+Cron = Annotated[str, StringConstraints(pattern=r"^[@A-Za-z0-9*/,?#-][@A-Za-z0-9*/,?# -]{3,118}[A-Za-z0-9*?#]$")]
+Every = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,9}(\.[0-9]{1,9})?(ns|us|ms|s|m|h)){1,4}$")]
+Zone = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$")]
 
 
 class TemplateVersion(Message):
@@ -32,9 +35,9 @@ class Schedule(Message):
     variables: dict[str, JsonValue] = Field(default_factory=dict)
     cron: Cron | None = None
     """`minute hour day month weekday`, with seconds before it where there are six, or `@daily` and the like."""
-    every: str | None = None
+    every: Every | None = None
     """A duration of at least a second: `90s`, `15m`, `6h`."""
-    timezone: str = "UTC"
+    timezone: Zone = "UTC"
     """An IANA name; for `cron`."""
     priority: Priority = Priority.MEDIUM
     overlap: Literal["skip", "allow"] = "skip"

@@ -14,7 +14,7 @@ from shared.bus.jetstream import Stored
 from shared.bus.payloads import HEADER, PayloadMissing
 from shared.history.projection import Fact, project, wanted
 from shared.history.rows import Rows
-from shared.history.store import History, HistoryUnavailable
+from shared.history.store import History, HistoryUnavailable, Position
 from shared.observe import metrics
 from shared.subjects import ROOT
 from shared.topology import EVENTS
@@ -23,6 +23,7 @@ log = logging.getLogger("segue.history")
 
 STRETCH = 500
 """Facts taken in by one transaction."""
+STRETCH_BYTES = 8 * 1024 * 1024
 REST_S = 0.5
 """Between looks at a log that has nothing new."""
 OTHERS_S = 2.0
@@ -104,7 +105,9 @@ class Projector:
         """Take in all that is new; False when somebody else was quicker with a stretch."""
         position = await asyncio.to_thread(self.history.position, await self._made())
         while True:
-            page = await self._bus.jetstream.direct_page(EVENTS, f"{ROOT}.event.>", after=position.seq, limit=STRETCH)
+            page = await self._bus.jetstream.direct_page(
+                EVENTS, f"{ROOT}.event.>", after=position.seq, limit=STRETCH, max_bytes=STRETCH_BYTES
+            )
             if not page:
                 return True
             rows = await self._rows(page)
@@ -114,9 +117,7 @@ class Projector:
             metrics.HISTORY_FACTS.inc(len(page))
             if rows.skipped:
                 log.warning("history.unreadable", extra={"facts": rows.skipped, "up_to": page[-1].seq})
-            position = type(position)(position.era, page[-1].seq)
-            if len(page) < STRETCH:
-                return True
+            position = Position(position.era, page[-1].seq)
 
     async def _rows(self, page: Sequence[Stored]) -> Rows:
         facts = [await self._fact(stored) for stored in page]

@@ -21,6 +21,7 @@ from shared.topology import FINISHES
 
 log = logging.getLogger("segue.registry")
 
+MOST_BYTES: Final = 200_000
 MOST: Final = 500
 """Schedules of one tenant."""
 BAD_PATTERN: Final = 10189
@@ -46,6 +47,8 @@ def pattern(schedule: Schedule) -> tuple[str, str | None]:
     """Return when, as the bus wants it (ADR-51), and the time zone where one counts. Raises `BadSchedule`."""
     if (schedule.cron is None) == (schedule.every is None):
         raise BadSchedule("cron", "give either cron or every")
+    if (size := len(schedule.encode())) > MOST_BYTES:
+        raise BadSchedule("variables", f"{size:,} bytes; at most {MOST_BYTES:,} are kept with a schedule")
     if schedule.every is not None:
         return f"@every {schedule.every.strip()}", None
     assert schedule.cron is not None

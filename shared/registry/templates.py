@@ -1,5 +1,6 @@
 """Templates: the configuration file's, and those that were written over them or beside them at run time."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +47,10 @@ class TooManyTemplates(Exception):
         super().__init__(f"there are {MOST} templates in the registry already; delete one first")
 
 
+MOST_BYTES: Final = 200_000
+"""Of a template's document: a larger one would travel by reference, and objects age with the log."""
+
+
 class BadTemplate(Exception):
     """A document is no template that can run."""
 
@@ -59,6 +64,9 @@ def read_template(document: Mapping[str, JsonValue], catalogue: Catalogue) -> Te
 
     `catalogue` has the templates that its tasks stand for.
     """
+    if (size := len(json.dumps(document))) > MOST_BYTES:
+        said = f"a template of {size:,} bytes; at most {MOST_BYTES:,} are kept: give what is long as a variable"
+        raise BadTemplate((Problem("$", "too_large", said),))
     try:
         template = Template.read(dict(document))
     except ValidationError as error:

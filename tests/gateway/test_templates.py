@@ -78,6 +78,7 @@ async def test_nobody_writes_over_what_he_has_not_seen(stage: Stage) -> None:
     ("body", "code"),
     [
         ({"workflow": []}, "too_short"),
+        (document("x" * 200_000), "too_large"),
         ({}, "missing"),
         (document("Write about {topic}", variables={"topic": {"type": "colour"}}), "literal_error"),
         ({"workflow": [{"type": "inline", "tasks": [{"model": "nobody", "prompt": "x"}]}]}, "unknown_model"),
@@ -159,6 +160,10 @@ async def test_a_schedule_is_kept_by_the_bus(stage: Stage) -> None:
         ({"timezone": "Mars/Olympus"}, "$.timezone"),
         ({"variables": {}}, "$.variables.topic"),
         ({"overlap": "maybe"}, "$.overlap"),
+        ({"cron": "0 8 * * *\r\nNats-Rollup: all"}, "$.cron"),
+        ({"cron": None, "every": "1h\n"}, "$.every"),
+        ({"timezone": "Europe/Berlin\r\nNats-TTL: 1s"}, "$.timezone"),
+        ({"variables": {"topic": "x" * 200_000}}, "$.variables"),
         ({"templat": "x"}, "$.templat"),
     ],
 )

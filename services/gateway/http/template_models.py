@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, NonNegativeInt
 from services.gateway.http.models import Body
 from shared.config.templates import Template
 from shared.contracts.ids import Priority
+from shared.contracts.registry import Cron, Every, Zone
 from shared.registry.templates import Offered
 
 
@@ -87,15 +88,13 @@ class ScheduleWritten(Body):
 
     template: str = Field(max_length=64, description="The template that is started.")
     variables: dict[str, JsonValue] = Field(default_factory=dict, description="Its parameters' values.")
-    cron: str | None = Field(
+    cron: Cron | None = Field(
         default=None,
-        min_length=5,
-        max_length=120,
         description="minute hour day month weekday, with seconds before where there are six, or @daily and the like.",
         examples=["0 8 * * 1-5"],
     )
-    every: str | None = Field(default=None, max_length=20, description="Instead of cron: 90s, 15m, 6h.")
-    timezone: str = Field(default="UTC", max_length=64, description="An IANA name, such as Europe/Berlin; for cron.")
+    every: Every | None = Field(default=None, description="Instead of cron: 90s, 15m, 6h.")
+    timezone: Zone = Field(default="UTC", description="An IANA name, such as Europe/Berlin; for cron.")
     priority: Priority = Priority.MEDIUM
     overlap: Literal["skip", "allow"] = Field(
         default="skip", description="What is done when the run before has not ended yet."
