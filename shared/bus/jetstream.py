@@ -231,7 +231,7 @@ class JetStream:
         done: asyncio.Future[None] = loop.create_future()
         heard_s = loop.time()
 
-        async def take(msg: Msg) -> None:
+        def take(msg: Msg) -> None:
             nonlocal heard_s
             heard_s = loop.time()
             headers = msg.headers or {}
@@ -255,7 +255,7 @@ class JetStream:
                     done.set_exception(Refused(stream, int(status), 0, headers.get("Description", "")))
 
         try:
-            subscription = await self.client.subscribe(inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+            subscription = await self.client.subscribe(inbox, future=Reader(take))
             try:
                 await self.client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(asked).encode(), reply=inbox)
                 while not done.done():

@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +39,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from shared.history import schema
 from shared.history.projection import OVER, shown
-from shared.history.rows import Rows
+from shared.history.rows import CallRow, QuestionRow, Rows, RunRow
 
 LOG: Final = "events"
 CHUNK: Final = 400
@@ -374,13 +374,12 @@ def _in_state(state: str) -> ColumnElement[bool]:
 def _write(connection: Connection, rows: Rows) -> None:
     touched = {*rows.runs, *rows.started}
     if rows.runs:
-        _upsert(connection, schema.runs, [asdict(row) for row in rows.runs.values()], ("tenant", "run_id"))
+        _upsert(connection, schema.runs, [_fields(row) for row in rows.runs.values()], ("tenant", "run_id"))
     if rows.calls:
-        _upsert(connection, schema.calls, [asdict(row) for row in rows.calls.values()], ("tenant", "run_id", "call"))
+        _upsert(connection, schema.calls, [_fields(row) for row in rows.calls.values()], ("tenant", "run_id", "call"))
     if rows.questions:
-        _upsert(
-            connection, schema.questions, [asdict(row) for row in rows.questions.values()], ("tenant", "run_id", "task")
-        )
+        asked = [_fields(row) for row in rows.questions.values()]
+        _upsert(connection, schema.questions, asked, ("tenant", "run_id", "task"))
     if rows.started:
         connection.execute(
             update(schema.runs)
@@ -443,8 +442,12 @@ def _upsert(connection: Connection, table: Table, values: list[dict[str, Any]], 
         kept: ColumnElement[Any] = func.coalesce(new, old)
         # What has ended stays so: a stretch that is taken in again must not show it running once more.
         said[column] = case((and_(_over(old), not_(_over(new))), old), else_=kept) if column == "state" else kept
-    clean = [{name: _storable(value) for name, value in row.items()} for row in values]
-    connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=said), clean)
+    connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=said), values)
+
+
+def _fields(row: RunRow | CallRow | QuestionRow) -> dict[str, Any]:
+    """Return a row's values; `dataclasses.asdict` would copy each, which is most of the work."""
+    return {name: _storable(getattr(row, name)) for name in row.__slots__}
 
 
 def _over(state: Any) -> ColumnElement[bool]:

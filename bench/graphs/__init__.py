@@ -1,0 +1,1 @@
+"""How close a graph comes to its longest chain: `python -m bench.graphs`."""
