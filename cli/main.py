@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BEGAN_S = time.monotonic()
 FAILED = 1
 NOT_REACHABLE = 3
+WIDE = 200
+"""Columns where nobody looks: a file or a pipe has no edge to break lines at."""
 
 
 class Profile(StrEnum):
@@ -233,7 +235,7 @@ def talking(url: str | None) -> "Iterator[tuple[Client, Console]]":
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with Client(_address(url)) as client:
-            yield client, Console()
+            yield client, Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
     except Failure as failure:
         errors.print(str(failure), style="red", markup=False)
         if failure.run_id:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cli.client import Client
 
-BAR = 40
+BAR = 20
 
 
 def plan(client: Client, body: dict[str, Any], console: Console, *, as_json: bool) -> bool:

@@ -118,11 +118,14 @@ def run_template(name: Name, variable: Variables = None, as_json: AsJson = False
     from cli.main import talking
 
     with talking(url) as (client, console):
+        given = {one["name"] for one in client.get(f"/templates/{name}")["parameters"]}
         found = client.post(f"/template/{name}", _given(variable))
         if as_json:
             console.print_json(json.dumps(found))
             return
         for output, value in found["result"].items():
+            if output in given:
+                continue
             console.rule(output, align="left", style="dim")
             typer.echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
