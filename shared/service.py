@@ -212,10 +212,11 @@ def run(name: str, port: int, build: Callable[[Environment, Configuration], "Ser
     try:
         environment = Environment.read(os.environ)
         configuration = load().configuration
+        service = build(environment, configuration)
     except ConfigInvalid as invalid:
         sys.exit(f"{name} does not start: {invalid}")
     serve(
-        build(environment, configuration).asgi(),
+        service.asgi(),
         service=name,
         host=environment.host,
         port=environment.health_port or port,

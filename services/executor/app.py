@@ -24,6 +24,7 @@ from shared.contracts.commands import CancelRun
 from shared.contracts.ids import Lane
 from shared.contracts.message import ErrorType
 from shared.pool import pool
+from shared.prices import PriceBook
 from shared.service import Service, Work, run
 from shared.topology import EXECUTOR
 
@@ -89,18 +90,23 @@ class Providers:
 def build(environment: Environment, configuration: Configuration, sizes: Mapping[Lane, int] = PLACES) -> Service:
     """Return the service, ready to be served; `sizes`: places by lane."""
     running = Running()
+    prices = PriceBook.read(environment.prices)
 
     async def assemble(bus: Bus) -> Work:
         providers = Providers()
+        there = routes(configuration, environment)
+        # The table takes a tenth of a second to read: not while calls wait.
+        await asyncio.to_thread(lambda: [prices.price(route.provider, route.model) for route in there.values()])
         executor = Executor(
             bus=bus,
-            routes=routes(configuration, environment),
+            routes=there,
             fallbacks=configuration.model_fallbacks,
             policy=policy(configuration),
             provider=providers.chat,
             running=running,
             now=lambda: datetime.now(UTC),
             jitter=random.random,
+            prices=prices,
             concurrency={
                 role: asyncio.Semaphore(model.max_concurrency)
                 for role, model in configuration.ai_models.items()

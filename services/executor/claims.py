@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.executor.pricing import reserved_usd
 from services.executor.running import Running, Working
 from services.executor.settlement import Ledger
 from shared import subjects
@@ -17,6 +18,7 @@ from shared.bus.delivery import Delivery, Done, Retry, Verdict
 from shared.config.providers import Route
 from shared.contracts.events import AttemptStarted
 from shared.observe import metrics
+from shared.prices import PriceBook
 from shared.topology import CALLS
 
 log = logging.getLogger("segue.executor")
@@ -42,6 +44,7 @@ class Claims:
     bus: Bus
     running: Running
     now: Callable[[], datetime]
+    prices: PriceBook = field(default_factory=PriceBook)
     _reconnected_s: float = -math.inf
 
     async def reconnected(self) -> None:
@@ -60,6 +63,7 @@ class Claims:
             role=route.role,
             provider=route.provider,
             model=route.model,
+            reserved_usd=reserved_usd(ledger.command, route, self.prices),
             claimed_by=self.running.claim(working),
             started_at=self.now(),
         )

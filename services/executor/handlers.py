@@ -12,6 +12,7 @@ from services.executor import settlement, taxonomy
 from services.executor.attempts import Again, GiveUp, Next, Policy, decide, halvings
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
+from services.executor.pricing import priced
 from services.executor.providers import Answered, Asked, ChatProvider, Failed
 from services.executor.providers.openai_wire import trimmed
 from services.executor.running import Cancelled, Running, Working
@@ -29,6 +30,7 @@ from shared.contracts.message import Fault, Unreadable
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
+from shared.prices import PriceBook
 
 log = logging.getLogger("segue.executor")
 
@@ -53,12 +55,13 @@ class Executor:
     running: Running
     now: Callable[[], datetime]
     jitter: Callable[[], float]
+    prices: PriceBook = field(default_factory=PriceBook)
     concurrency: Mapping[str, asyncio.Semaphore] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
     claims: Claims = field(init=False)
 
     def __post_init__(self) -> None:
-        self.claims = Claims(self.bus, self.running, self.now)
+        self.claims = Claims(self.bus, self.running, self.now, self.prices)
 
     async def execute(self, delivery: Delivery) -> Verdict:
         """Take one call as far as it goes now: settled, or put back to wait."""
@@ -191,12 +194,13 @@ class Executor:
             async with working.cancellable():
                 if deltas is not None:
                     await deltas.begin()
-                return await self.provider(route).chat(
+                outcome = await self.provider(route).chat(
                     Asked(command, started.attempt, smaller, trims),
                     route,
                     budget_s=max(0.0, budget_s),
                     on_delta=deltas.send if deltas is not None else None,
                 )
+                return priced(outcome, route, self.prices)
         except Cancelled as reason:
             return Failed(taxonomy.CANCELLED, f"cancelled: {reason}", cost_usd=None)
 

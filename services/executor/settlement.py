@@ -103,6 +103,7 @@ def answered(
         usage=_usage(ledger, answer.usage),
         cost_usd=_cost(ledger) + (answer.cost_usd or 0.0),
         cost_known=answer.cost_usd is not None and _known(ledger),
+        priced_by=answer.priced_by,
         simulated=simulated,
         attempts=started.attempt,
         failed=tuple(ledger.failed),

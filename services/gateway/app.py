@@ -41,6 +41,7 @@ from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
 from shared.config.providers import routes
 from shared.conversation import estimated_tokens
+from shared.prices import PriceBook
 from shared.registry.schedules import Schedules
 from shared.registry.templates import TemplateBook
 from shared.service import DRAIN_S, Service, Work, serve
@@ -57,6 +58,7 @@ def application(
     bounds: Bounds,
     *,
     keeping: Keeping | None = None,
+    prices: PriceBook | None = None,
     drain_s: float = DRAIN_S,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
@@ -71,6 +73,7 @@ def application(
             waiting=waiting,
             listings=listings,
             catalogue=listings.catalogue(),
+            prices=prices or PriceBook(),
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
             health=service.health,
@@ -152,10 +155,13 @@ def main() -> None:
         environment = Environment.read(os.environ)
         bounds = Bounds.read(os.environ)
         configuration = load().configuration
+        prices = PriceBook.read(environment.prices)
         keeping = Keeping.read(environment, configuration.orchestration.state_retention_days)
     except ConfigInvalid as invalid:
         sys.exit(f"{NAME} does not start: {invalid}")
-    app = application(environment.nats_url, listings_of(configuration, environment), bounds, keeping=keeping)
+    app = application(
+        environment.nats_url, listings_of(configuration, environment), bounds, keeping=keeping, prices=prices
+    )
     serve(
         app,
         service=NAME,

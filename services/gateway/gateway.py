@@ -13,6 +13,7 @@ from services.gateway.waiting import Waiting
 from shared.bus.connection import Bus
 from shared.history.projector import Projector
 from shared.observe.logs import bound
+from shared.prices import PriceBook
 from shared.registry.schedules import Schedules
 from shared.registry.templates import TemplateBook
 from shared.service import Health
@@ -30,6 +31,7 @@ class Gateway:
     listings: Listings
     catalogue: Catalogue
     """What a workflow may name, but for templates: see `catalogue_with`."""
+    prices: PriceBook
     book: TemplateBook
     schedules: Schedules
     health: Health

@@ -54,6 +54,8 @@ class Environment:
     """SEGUE_OPENAI_API_KEY: its key, if it wants one."""
     openai_model: str | None = None
     """SEGUE_OPENAI_MODEL: its model for every role; unset: the ids of the configuration."""
+    prices: Path | None = None
+    """SEGUE_PRICES: a JSON file with prices of your own, over those of the price table."""
     simulator_url: str | None = None
     """SEGUE_SIMULATOR_URL: base URL of a simulator that plays OpenRouter."""
     simulator_port: int = 8200
@@ -84,6 +86,7 @@ class Environment:
             openai_base_url=take("SEGUE_OPENAI_BASE_URL", _url, None),
             openai_api_key=take("SEGUE_OPENAI_API_KEY", _key, None),
             openai_model=take("SEGUE_OPENAI_MODEL", str, None),
+            prices=take("SEGUE_PRICES", Path, None),
             simulator_url=take("SEGUE_SIMULATOR_URL", _url, None),
             simulator_port=take("SEGUE_SIMULATOR_PORT", _port, 8200),
         )

@@ -169,6 +169,8 @@ class CallSettled(Message):
     cost_usd: Usd = 0.0
     """Of all its attempts."""
     cost_known: bool = True
+    priced_by: Literal["provider", "override", "table"] | None = None
+    """By whose word the attempt that answered cost what it did; None: nobody's."""
     simulated: bool = False
     attempts: NonNegativeInt = 0
     failed: tuple[FailedAttempt, ...] = ()

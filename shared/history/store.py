@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -44,6 +45,8 @@ from shared.history.rows import CallRow, QuestionRow, Rows, RunRow
 LOG: Final = "events"
 CHUNK: Final = 400
 """Runs named in one statement."""
+LATEST: Final = 2_000
+"""Calls that tell what calls take."""
 LOCK: Final = 0x5E60E
 """PostgreSQL's advisory lock while tables are made."""
 
@@ -92,9 +95,9 @@ class Typical:
 
     count: int
     seconds: float
-    """On average."""
+    """Half of them took less."""
     answer_tokens: float
-    """On average."""
+    """Half of them said less."""
     cost_usd: float
     """Of all of them."""
     tokens: int
@@ -257,17 +260,16 @@ class History:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def typical(self, tenant: str, *, from_us: int) -> Mapping[str, Typical]:
-        """Return what answered calls took by role, on average, since a time."""
+        """Return what answered calls took by role: the middle of the latest, since a time."""
         self.make()
         calls = schema.calls
         query = (
             select(
                 calls.c.role,
-                func.count().label("number"),
-                func.avg(calls.c.took_s).label("seconds"),
-                func.avg(calls.c.completion_tokens).label("answer_tokens"),
-                func.sum(calls.c.cost_usd).label("cost_usd"),
-                func.sum(calls.c.prompt_tokens + calls.c.completion_tokens).label("tokens"),
+                calls.c.took_s,
+                calls.c.completion_tokens,
+                calls.c.cost_usd,
+                (calls.c.prompt_tokens + calls.c.completion_tokens).label("tokens"),
             )
             .where(
                 calls.c.tenant == tenant,
@@ -276,15 +278,23 @@ class History:
                 calls.c.purpose != "decision",
                 calls.c.saved_usd == 0,
             )
-            .group_by(calls.c.role)
+            .order_by(calls.c.at_us.desc())
+            .limit(LATEST)
         )
+        by_role: dict[str, list[Any]] = {}
         with self._faults(), self.engine.connect() as connection:
-            return {
-                row.role: Typical(
-                    row.number, float(row.seconds), float(row.answer_tokens), row.cost_usd, int(row.tokens)
-                )
-                for row in connection.execute(query)
-            }
+            for row in connection.execute(query):
+                by_role.setdefault(row.role, []).append(row)
+        return {
+            role: Typical(
+                len(rows),
+                median(row.took_s for row in rows),
+                median(row.completion_tokens for row in rows),
+                sum(row.cost_usd for row in rows),
+                sum(row.tokens for row in rows),
+            )
+            for role, rows in by_role.items()
+        }
 
     def forget(self, *, runs_before_us: int, calls_before_us: int) -> int:
         """Remove what is older: runs that the log has no more, and calls beyond the days that are kept."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from services.executor.taxonomy import Verdict
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall
 from shared.contracts.message import Usage
+
+PricedBy = Literal["provider", "override", "table"]
 
 OnDelta = Callable[[str], Awaitable[None]]
 """Gets each piece of text as it comes, in order."""
@@ -23,7 +25,8 @@ class Answered:
     """As the provider names the one that answered."""
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
-    """As the provider says; None: it does not."""
+    """As the provider says, else by the price book; None: nobody knows."""
+    priced_by: PricedBy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from services.gateway.http.routing import routes
 from services.gateway.http.templates import catalogue_with, known
 from shared.contracts.commands import ChatRequest
 from shared.history.store import HistoryUnavailable, Typical, us_of
-from shared.prices import price_of
 from shared.registry.filling import filled
 from shared.workflows.estimate import Figures, estimate
 from shared.workflows.graph import compiled
@@ -117,5 +116,7 @@ async def figures_of(gateway: Gateway, tenant: str) -> Mapping[str, Figures]:
         with suppress(HistoryUnavailable):
             typical = await asyncio.to_thread(gateway.projector.history.typical, tenant, from_us=since_us)
     models = gateway.listings.models
-    prices = await asyncio.to_thread(lambda: {one.name: price_of(one.provider, one.model) for one in models})
+    prices = await asyncio.to_thread(
+        lambda: {one.name: gateway.prices.price(one.provider, one.model) for one in models}
+    )
     return figures(models, typical, prices)

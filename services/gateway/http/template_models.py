@@ -1,14 +1,42 @@
 """The bodies about templates and schedules."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, NonNegativeInt
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from services.gateway.http.models import Body
 from shared.config.templates import Template
 from shared.contracts.ids import Priority
 from shared.contracts.registry import Cron, Every, Zone
 from shared.registry.templates import Offered
+
+
+def _fits(kind: Any, said: str) -> Callable[[str], str]:
+    """Return a check that says in words what a pattern wants."""
+    wanted: TypeAdapter[str] = TypeAdapter(kind)
+
+    def check(text: str) -> str:
+        try:
+            return wanted.validate_python(text)
+        except ValidationError as error:
+            raise ValueError(f"{text[:60]!r} is {said}") from error
+
+    return check
+
+
+_cron = _fits(Cron, "no cron expression: minute hour day month weekday, such as '0 8 * * 1-5', or @daily and the like")
+_every = _fits(Every, "no duration of a second or more, such as 90s, 15m, 6h")
+_zone = _fits(Zone, "no time zone of the IANA database, such as Europe/Berlin")
 
 
 class ParameterBody(Body):
@@ -88,13 +116,17 @@ class ScheduleWritten(Body):
 
     template: str = Field(max_length=64, description="The template that is started.")
     variables: dict[str, JsonValue] = Field(default_factory=dict, description="Its parameters' values.")
-    cron: Cron | None = Field(
+    cron: Annotated[str, AfterValidator(_cron)] | None = Field(
         default=None,
         description="minute hour day month weekday, with seconds before where there are six, or @daily and the like.",
         examples=["0 8 * * 1-5"],
     )
-    every: Every | None = Field(default=None, description="Instead of cron: 90s, 15m, 6h.")
-    timezone: Zone = Field(default="UTC", description="An IANA name, such as Europe/Berlin; for cron.")
+    every: Annotated[str, AfterValidator(_every)] | None = Field(
+        default=None, description="Instead of cron: 90s, 15m, 6h."
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="An IANA name, such as Europe/Berlin; for cron."
+    )
     priority: Priority = Priority.MEDIUM
     overlap: Literal["skip", "allow"] = Field(
         default="skip", description="What is done when the run before has not ended yet."
