@@ -32,6 +32,7 @@ SESSIONS = "sessions"
 RUNS = "runs"
 PAYLOADS = "payloads"
 REGISTRY = "registry"
+BREAKERS = "breakers"
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 2.0
@@ -239,5 +240,6 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
             100_000,
             history=REGISTRY_VERSIONS,
         ),
+        keys(BREAKERS, "models that failed lately, by a digest of provider and model; the executor's", DAY_S, 10_000),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
     )

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from faststream.nats import NatsMessage
 
 from services.executor.attempts import RULES, Policy, Rule
+from services.executor.breaker import Settings
+from services.executor.breakers import Breakers
 from services.executor.claims import STILL
 from services.executor.handlers import Executor
 from services.executor.providers import ChatProvider
@@ -97,6 +99,11 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         there = routes(configuration, environment)
         # The table takes a tenth of a second to read: not while calls wait.
         await asyncio.to_thread(lambda: [prices.price(route.provider, route.model) for route in there.values()])
+        circuit = configuration.error_handling.circuit_breaker
+        settings = Settings(circuit.failure_threshold, circuit.open_s, circuit.half_open_requests)
+        breakers = Breakers(bus, settings, lambda: datetime.now(UTC))
+        await breakers.start()
+        bus.on_reconnect.append(breakers.reconnected)
         executor = Executor(
             bus=bus,
             routes=there,
@@ -106,6 +113,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             running=running,
             now=lambda: datetime.now(UTC),
             jitter=random.random,
+            breakers=breakers,
             prices=prices,
             concurrency={
                 role: asyncio.Semaphore(model.max_concurrency)
@@ -122,7 +130,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
                 for lane in Lane
             ],
             feeds=[feed for lane in Lane for feed in EXECUTOR[lane]],
-            close=[providers.close],
+            close=[providers.close, breakers.stop],
         )
 
     service = Service(NAME, environment.nats_url, assemble)

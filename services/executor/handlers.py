@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from services.executor import settlement, taxonomy
-from services.executor.attempts import Again, GiveUp, Next, Policy, decide, halvings
+from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings
+from services.executor.breaker import Go, Wait
+from services.executor.breakers import Breakers
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
 from services.executor.pricing import priced
@@ -55,6 +57,7 @@ class Executor:
     running: Running
     now: Callable[[], datetime]
     jitter: Callable[[], float]
+    breakers: Breakers
     prices: PriceBook = field(default_factory=PriceBook)
     concurrency: Mapping[str, asyncio.Semaphore] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
@@ -100,19 +103,30 @@ class Executor:
                     taxonomy.DEADLINE, f"the run's deadline {command.run.deadline_at.isoformat()} has passed"
                 )
                 return await self._fail(ledger, passed)
+            passing = await self._passing(chain, role)
+            if isinstance(passing, Wait):
+                if passing.seconds + LEAST_ATTEMPT_S < self._left_s(command):
+                    return await self._put_back(ledger, delivery, max(passing.seconds, IN_PLACE_S))
+                alone = [self.routes[name] for name in chain[chain.index(role) :]]
+                return await self._fail(ledger, settlement.left_alone(alone, passing.seconds))
+            role, probe = passing
             route = self.routes[role]
             made = await self._attempt(ledger, working, route)
             if made is None:
+                if probe:
+                    await self.breakers.put_probe_back(route)
                 if (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
                     return elsewhere
                 role = ledger.role if ledger.role in chain else chain[0]
                 continue
             started, outcome, took_s = made
             if isinstance(outcome, Answered):
+                await self.breakers.answered(route, probe=probe)
                 return await self._settle(
                     settlement.answered(ledger, started, outcome, took_s=took_s, simulated=route.simulated)
                 )
             why = self._take(ledger, started, outcome)
+            await self.breakers.failed(route, outcome.verdict, why.message, probe=probe)
             if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED):
                 return await self._fail(ledger, why, started)
             decision = decide(
@@ -138,6 +152,21 @@ class Executor:
                             await asyncio.sleep(decision.after_s)
                     except Cancelled as reason:
                         return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {reason}"), started)
+
+    async def _passing(self, chain: Sequence[str], role: str) -> tuple[str, bool] | Wait:
+        """Return the first role, from this one on, whose model is not left alone, and whether it is only tried.
+
+        With none: the shortest time until one may be.
+        """
+        waits = []
+        for name in chain[chain.index(role) :]:
+            found = await self.breakers.gate(self.routes[name])
+            if isinstance(found, Go):
+                if name != role:
+                    log.info("attempt.around", extra={"from_role": role, "to_role": name})
+                return name, found.probe
+            waits.append(found.seconds)
+        return Wait(min(waits))
 
     def _chain(self, role: str) -> tuple[list[str], Fault | None]:
         """Return the roles that can be asked, in order; or why there is none."""

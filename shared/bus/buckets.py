@@ -51,9 +51,9 @@ class Bucket:
         return kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
 
     async def every(self, prefix: str, kind: type[M]) -> dict[str, M]:
-        """Return the values whose keys begin with `prefix.`, by their keys, as some replica has them: for showing."""
+        """Return values by key, of keys that begin with `prefix.` (all, without one); as some replica has them."""
         found: dict[str, M] = {}
-        subject, after = f"{self._prefix}{prefix}.>", 0
+        subject, after = f"{self._prefix}{prefix}.>" if prefix else f"{self._prefix}>", 0
         while True:
             page = await self._jetstream.direct_page(self._stream, subject, after=after, limit=PAGE)
             for stored in page:

@@ -12,7 +12,7 @@ from shared.bus.jetstream import JetStream
 from shared.bus.live import Live
 from shared.bus.log import Log
 from shared.bus.payloads import Payloads
-from shared.topology import REGISTRY, RUNS, SESSIONS
+from shared.topology import BREAKERS, REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
 
@@ -60,6 +60,7 @@ class Bus:
     sessions: Bucket
     runs: Bucket
     registry: Bucket
+    breakers: Bucket
     on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def reconnected(self) -> None:
@@ -84,4 +85,5 @@ async def open_bus(client: Client) -> Bus:
         sessions=Bucket(SESSIONS, jetstream, payloads),
         runs=Bucket(RUNS, jetstream, payloads),
         registry=Bucket(REGISTRY, jetstream, payloads),
+        breakers=Bucket(BREAKERS, jetstream, payloads),
     )

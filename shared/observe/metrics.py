@@ -47,6 +47,10 @@ UNKNOWN_COST = Counter(
     "segue_unknown_cost_calls_total", "Calls whose price nobody knows: add the model to the price table."
 )
 
+BREAKER_OPEN = Gauge(
+    "segue_breaker_open", "1: the model is left alone; 0.5: a few calls try it; 0: it is asked.", ["provider", "model"]
+)
+
 # Work. `pending` growing with places taken: scale the service; redeliveries: something dies or stalls.
 TAKEN = Counter("segue_messages_taken_total", "Messages taken from a consumer.", ["service", "feed"])
 SETTLED = Counter(

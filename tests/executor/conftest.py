@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from services.executor.app import Providers
 from services.executor.attempts import Policy
+from services.executor.breaker import Settings
+from services.executor.breakers import Breakers
 from services.executor.handlers import Executor
 from services.executor.running import Running
 from shared import subjects
@@ -80,6 +82,7 @@ class World:
     bus: Bus
     provider: Standin
     pulls: list[StandingPull] = field(default_factory=list)
+    breakers: list[Breakers] = field(default_factory=list)
     _executor: Executor | None = None
 
     @property
@@ -159,12 +162,17 @@ async def begin(world: World) -> AsyncIterator[Begin]:
         roles: Sequence[str] = ("medium_ai", "fast_ai"),
         fallbacks: Mapping[str, Sequence[str]] | None = None,
         policy: Policy | None = None,
+        breaker: Settings | None = None,
         takes: bool = True,
         routes: Mapping[str, Route] | None = None,
         **fields: Any,
     ) -> World:
+        breakers = Breakers(bus, breaker or Settings(threshold=10_000), lambda: datetime.now(UTC))
+        await breakers.start()
+        world.breakers.append(breakers)
         world._executor = executor = Executor(
             bus=bus,
+            breakers=breakers,
             routes={**{role: route(role, provider.url) for role in roles}, **(routes or {})},
             fallbacks=fallbacks or {},
             policy=policy or Policy(base_s=0.05),
@@ -185,4 +193,6 @@ async def begin(world: World) -> AsyncIterator[Begin]:
     yield started
     for pull in world.pulls:
         await pull.drain(0.1)
+    for one in world.breakers:
+        await one.stop()
     await providers.close()

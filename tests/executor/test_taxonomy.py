@@ -107,6 +107,7 @@ wire out|of|time resource timeout r
 ours past|the|run's|deadline resource deadline -
 ours run|cancelled logical cancelled -
 ours run|ended logical run_ended -
+ours model|left|alone,|and|all|that|stand|in transient breaker_open -
 ours no|provider|for|the|role persistent no_provider -
 ours role|not|configured logical unknown_role -
 ours command|unreadable logical unreadable_command -

@@ -1,0 +1,30 @@
+"""What executors tell each other about whom they ask."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, NonNegativeInt
+
+from shared.contracts.message import Message
+
+
+class BreakerState(Message):
+    """Whether a provider's model is left alone. In the `breakers` bucket under a digest of both; by executors.
+
+    It is there from the first failure in a row until the model answers again.
+    """
+
+    provider: str
+    model: str
+    state: Literal["closed", "open", "half_open"] = "closed"
+    failures: NonNegativeInt = 0
+    """In a row, over all executors."""
+    until: AwareDatetime | None = None
+    """Open: until nobody asks. Half-open: until the calls that try it have to be back."""
+    probes: NonNegativeInt = 0
+    """Half-open: calls that may still be let through."""
+    passed: NonNegativeInt = 0
+    """Half-open: calls that were let through and answered."""
+    reason: str = ""
+    """The latest failure."""
+    opened: NonNegativeInt = 0
+    """How often it has opened since it was last closed."""
