@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.breakers_app import app as breakers
 from cli.history_app import app as history
 from cli.history_app import usage
 from cli.registry_app import schedules, templates
@@ -70,6 +71,7 @@ app.add_typer(runs, name="runs")
 app.add_typer(history, name="history")
 app.add_typer(templates, name="templates")
 app.add_typer(schedules, name="schedules")
+app.add_typer(breakers, name="breakers")
 app.command()(usage)
 
 Url = Annotated[

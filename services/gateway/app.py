@@ -17,6 +17,7 @@ from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
+    breakers,
     catalogue,
     chat,
     errors,
@@ -111,7 +112,7 @@ def application(
         lifespan=lifespan,
     )
     errors.install(app)
-    for part in (chat, workflows, plan, history, runs, templates, schedules, sessions, catalogue, probes):
+    for part in (chat, workflows, plan, history, runs, templates, schedules, breakers, sessions, catalogue, probes):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     return Envelope(BodyCap(app, bounds.body_bytes))
 

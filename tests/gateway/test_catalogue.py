@@ -123,6 +123,8 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/templates",
             "/templates/{name}",
             "/templates/{name}/versions",
+            "/breakers",
+            "/breakers/reset",
             "/schedules",
             "/schedules/{name}",
             "/stats",

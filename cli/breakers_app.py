@@ -1,0 +1,54 @@
+"""`segue breakers`: models that are left alone because they failed again and again."""
+
+import json
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Models that are left alone because they failed again and again.", no_args_is_help=True)
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
+]
+
+
+@app.command("ls")
+def list_breakers(
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the API answers.")] = False, url: Url = None
+) -> None:
+    """List models with failures in a row, and whether they are asked."""
+    from rich.table import Table
+
+    from cli.main import talking
+
+    with talking(url) as (client, console):
+        found = client.get("/breakers")
+        if as_json:
+            console.print_json(json.dumps(found))
+            return
+        if not found["breakers"]:
+            console.print("every model is asked", style="dim")
+            return
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("provider", "model", "state", "failures", "until", "the latest"):
+            table.add_column(name, no_wrap=name in ("provider", "model", "state"))
+        for one in found["breakers"]:
+            table.add_row(
+                one["provider"], one["model"], one["state"], str(one["failures"]), one["until"] or "", one["reason"]
+            )
+        console.print(table)
+
+
+@app.command()
+def reset(
+    provider: Annotated[str, typer.Argument(help="As `ls` names it.")],
+    model: Annotated[str, typer.Argument(help="As `ls` names it.")],
+    url: Url = None,
+) -> None:
+    """Have every executor ask a model again at once."""
+    from cli.main import talking
+
+    with talking(url) as (client, console):
+        client.post("/breakers/reset", {"provider": provider, "model": model})
+        console.print(f"{provider} ({model}) is asked again", markup=False)
