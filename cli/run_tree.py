@@ -24,9 +24,13 @@ BAR: Final = 40
 def tree(run: dict[str, Any]) -> RenderableType:
     """Return a run as a tree."""
     ledger = run["ledger"]
+    compared = ""
+    if ledger["saving_usd"] is not None:
+        word = "saved" if ledger["saving_usd"] >= 0 else "more than one premium call"
+        compared = f", {abs(ledger['saving_usd']):.6f} USD {word}"
     saved = f", {ledger['reused']} reused, {ledger['saved_usd']:.6f} USD saved" if ledger["reused"] else ""
     head = Text(f"{run['run_id']}  {run['state']}", style="bold")
-    head.append(f"  {ledger['calls']} calls, {ledger['cost_usd']:.6f} USD{saved}", style="dim")
+    head.append(f"  {ledger['calls']} calls, {ledger['cost_usd']:.6f} USD{compared}{saved}", style="dim")
     root = Tree(head)
     for task in [*run["tasks"], *run["calls"]]:
         _add(root, task)

@@ -107,7 +107,8 @@ class Executor:
             if isinstance(passing, Wait):
                 if passing.seconds + LEAST_ATTEMPT_S < self._left_s(command):
                     return await self._put_back(ledger, delivery, max(passing.seconds, IN_PLACE_S))
-                alone = [self.routes[name] for name in chain[chain.index(role) :]]
+                routes = [self.routes[name] for name in chain[chain.index(role) :]]
+                alone = [f"{one.provider} ({one.model})" for one in routes]
                 return await self._fail(ledger, settlement.left_alone(alone, passing.seconds))
             role, probe = passing
             route = self.routes[role]

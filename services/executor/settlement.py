@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from services.executor.providers import Answered, Failed
 from services.executor.taxonomy import BREAKER_OPEN, EXECUTOR_DIED, NO_PROVIDER, Verdict
-from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall, FailedAttempt, UnknownAttempt
 from shared.contracts.events import AttemptStarted, CallSettled
 from shared.contracts.message import Fault, Run, Usage
@@ -85,10 +84,10 @@ def nobody(role: str, chain: Sequence[str], reasons: Sequence[str]) -> Fault:
     return fault(NO_PROVIDER, f"{role} has no provider{tried}: {'; '.join(dict.fromkeys(reasons))}")
 
 
-def left_alone(routes: Sequence[Route], seconds: float) -> Fault:
+def left_alone(models: Sequence[str], seconds: float) -> Fault:
     """Return the fault of a call that nobody may be asked for until it is too late."""
-    names = ", ".join(f"{route.provider} ({route.model})" for route in routes)
-    said = "has failed again and again and is" if len(routes) == 1 else "have failed again and again and are"
+    names = ", ".join(models)
+    said = "has failed again and again and is" if len(models) == 1 else "have failed again and again and are"
     return fault(
         BREAKER_OPEN, f"{names} {said} left alone for {seconds:.0f} s more; the run's deadline comes before that"
     )

@@ -1,5 +1,6 @@
 """The only place of the finisher that constructs things."""
 
+import asyncio
 from datetime import UTC, datetime
 
 from services.finisher.handlers import Finisher, Presenters
@@ -7,6 +8,7 @@ from shared.bus.connection import Bus
 from shared.config import Configuration
 from shared.config.environment import Environment
 from shared.pool import pool
+from shared.prices import Price, PriceBook
 from shared.service import Service, Work, run
 from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_CANCELS, FINISHER_DEADLINES
 
@@ -35,8 +37,17 @@ def presenters(configuration: Configuration) -> Presenters:
 def build(environment: Environment, configuration: Configuration) -> Service:
     """Return the service, ready to be served."""
 
+    prices = PriceBook.read(environment.prices)
+    compared = configuration.orchestration.baseline_model
+
+    def baseline() -> Price | None:
+        return prices.price("openrouter", compared) if compared else None
+
     async def assemble(bus: Bus) -> Work:
-        finisher = Finisher(bus=bus, presenters=presenters(configuration), now=lambda: datetime.now(UTC))
+        await asyncio.to_thread(baseline)  # the table takes a tenth of a second to read: not while runs wait
+        finisher = Finisher(
+            bus=bus, presenters=presenters(configuration), now=lambda: datetime.now(UTC), baseline=baseline
+        )
         answers = pool(bus, NAME, [FINISHER_ANSWERS], finisher.answered, places=ANSWER_PLACES)
         finishes = pool(bus, NAME, FINISHER, finisher.finished, places=PLACES, shares=configuration.queuing.shares)
         deadlines = pool(bus, NAME, [FINISHER_DEADLINES], finisher.overdue, places=32)

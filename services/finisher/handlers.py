@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from services.finisher import assembly
+from services.finisher.baseline import baseline_usd
 from services.finisher.story import Story, complete, read_story
 from services.finisher.through import Through, calls_of
 from shared import subjects
@@ -30,6 +31,7 @@ from shared.faults import point
 from shared.graphs import graph_of
 from shared.observe import metrics
 from shared.observe.logs import bound
+from shared.prices import Price
 from shared.topology import FINISHES
 from shared.unreadable import end_run_of
 from shared.workflows.outputs import State
@@ -65,6 +67,8 @@ class Finisher:
     bus: Bus
     presenters: Presenters
     now: Callable[[], datetime]
+    baseline: Callable[[], Price | None] = lambda: None
+    """The price of what runs are compared with, today."""
 
     async def answered(self, delivery: Delivery) -> Verdict:
         """End a run that one call answers: its `settled` is the word."""
@@ -256,6 +260,9 @@ class Finisher:
         When another has ended the run first, the session follows what it wrote.
         """
         run = ended.run
+        compared = baseline_usd(ended, accepted, self.baseline())
+        if compared is not None:
+            ended = ended.model_copy(update={"baseline_usd": compared})
         await self._write_turn(run, ended, accepted)
         point("finisher.turn_written")
         written = await self.bus.log.write(subjects.events(run.tenant, run.run_id).ended, ended)

@@ -105,6 +105,12 @@ class Orchestration(CamelSection):
     state_retention_days: float = Field(
         default=30, gt=0, le=3650, description="Days that runs and their facts are kept before they are removed."
     )
+    baseline_model: str = Field(
+        default="google/gemini-2.5-pro",
+        max_length=200,
+        description="What every run's cost is compared with: its answer as one call to this model, at OpenRouter's "
+        "price; empty: nothing.",
+    )
     limits: WorkflowLimits = Field(default_factory=WorkflowLimits, description="How large a workflow may be.")
 
 

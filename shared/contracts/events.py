@@ -244,6 +244,8 @@ class RunEnded(Message):
     role: str | None = None
     model: str | None = None
     spent: Spent = Field(default_factory=Spent)
+    baseline_usd: Usd | None = None
+    """What the answer would have cost as one call to the baseline model; None: there is none, or it has no price."""
     ended_at: AwareDatetime
 
     def outline(self) -> "RunEnded":

@@ -115,6 +115,7 @@ def _take(rows: Rows, fact: Fact, message: Message) -> None:
             row.state, row.ended_us = message.outcome, _us(message.ended_at)
             row.category = message.category or row.category
             row.role, row.model = message.role, message.model
+            row.baseline_usd = message.baseline_usd
             row.code = message.fault.code if message.fault is not None else None
         case ApprovalAsked():
             run = message.run

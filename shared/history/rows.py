@@ -30,6 +30,7 @@ class RunRow:
     role: str | None = None
     model: str | None = None
     ended_us: int | None = None
+    baseline_usd: float | None = None
     code: str | None = None
     """The fault's code of a run that did not succeed."""
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 
@@ -39,6 +39,7 @@ runs = Table(
     Column("model", Text),
     Column("ended_us", BigInteger),
     Column("code", String(64)),
+    Column("baseline_usd", Float),
     Column("calls", Integer, nullable=False, server_default="0"),
     Column("tokens", BigInteger, nullable=False, server_default="0"),
     Column("cost_usd", Float, nullable=False, server_default="0"),

@@ -54,6 +54,9 @@ async def test_what_was_just_done_is_listed_at_once(tmp_path: Path) -> None:
         assert total["simulated"] == total["calls"]
         one = (await system.http.get(f"{system.gateway.url}/runs/{template[0]['run_id']}")).json()
         assert one["ledger"]["cost_usd"] == pytest.approx(template[0]["cost_usd"])
+        assert template[0]["baseline_usd"] == one["ledger"]["baseline_usd"]
+        assert template[0]["saving_usd"] == pytest.approx(template[0]["baseline_usd"] - template[0]["cost_usd"])
+        assert first["saving_usd"] == pytest.approx(first["baseline_usd"] - first["cost_usd"])
 
 
 async def test_a_query_that_is_not_understood_is_refused(tmp_path: Path) -> None:

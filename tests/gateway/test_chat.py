@@ -34,6 +34,8 @@ async def test_a_message_is_answered(stage: Stage) -> None:
             "acknowledgement": None,
             "cost_usd": 0.0125,
             "cost_known": True,
+            "baseline_usd": None,
+            "saving_usd": None,
             "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
             "took_s": body["took_s"],
             "simulated": True,

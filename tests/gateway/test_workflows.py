@@ -55,6 +55,8 @@ async def test_a_workflow_is_run(stage: Stage) -> None:
             "run_id": command.run.run_id,
             "cost_usd": 0.0125,
             "cost_known": True,
+            "baseline_usd": None,
+            "saving_usd": None,
             "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
             "simulated": True,
             "calls": 2,

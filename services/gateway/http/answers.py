@@ -48,6 +48,8 @@ def to_chat(ended: RunEnded) -> Answer:
             acknowledgement=ended.acknowledgement,
             cost_usd=spent.cost_usd,
             cost_known=spent.cost_known,
+            baseline_usd=ended.baseline_usd,
+            saving_usd=saving_usd(ended),
             usage=UsageBody.of(spent.usage),
             took_s=_took_s(ended),
             simulated=spent.simulated,
@@ -71,6 +73,8 @@ def to_workflow(ended: RunEnded) -> Answer:
             run_id=ended.run.run_id,
             cost_usd=spent.cost_usd,
             cost_known=spent.cost_known,
+            baseline_usd=ended.baseline_usd,
+            saving_usd=saving_usd(ended),
             usage=UsageBody.of(spent.usage),
             simulated=spent.simulated,
             calls=spent.calls,
@@ -102,6 +106,13 @@ def to_plan(ended: RunEnded, figures: Mapping[str, Figures]) -> Answer:
             simulated=ended.spent.simulated,
         ),
     )
+
+
+def saving_usd(ended: RunEnded) -> float | None:
+    """Return what was saved against the baseline; negative: it cost more."""
+    if ended.baseline_usd is None or not ended.spent.cost_known:
+        return None
+    return round(ended.baseline_usd - ended.spent.cost_usd, 9)
 
 
 def to_estimate(found: Estimate) -> EstimateBody:

@@ -85,7 +85,9 @@ class RunLine(Body):
     tokens: NonNegativeInt
     cost_usd: float
     cost_known: bool
-    saved_usd: float
+    baseline_usd: float | None
+    saving_usd: float | None = Field(description="The baseline less the cost; negative: it cost more.")
+    saved_usd: float = Field(description="What reused answers had cost in the runs that they come from.")
     simulated: bool
     href: str
 
@@ -247,6 +249,10 @@ def _line(row: Any, questions: list[OpenQuestion]) -> RunLine:
         tokens=row["tokens"],
         cost_usd=round(row["cost_usd"], 9),
         cost_known=not row["unknown_costs"],
+        baseline_usd=row["baseline_usd"],
+        saving_usd=round(row["baseline_usd"] - row["cost_usd"], 9)
+        if row["baseline_usd"] is not None and not row["unknown_costs"]
+        else None,
         saved_usd=round(row["saved_usd"], 9),
         simulated=bool(row["simulated"]),
         href=f"/runs/{row['run_id']}",

@@ -87,6 +87,10 @@ class ChatAnswer(Body):
     acknowledgement: str | None = Field(description="What the caller was told at once, for orchestrated requests.")
     cost_usd: float
     cost_known: bool = Field(default=True, description="False: some call's price is not known, so the cost is more.")
+    baseline_usd: float | None = Field(
+        default=None, description="What the answer would have cost as one call to `orchestration.baselineModel`."
+    )
+    saving_usd: float | None = Field(default=None, description="The baseline less the cost; negative: it cost more.")
     usage: UsageBody
     took_s: float
     simulated: bool = Field(description="A simulated provider answered, at least in part.")
@@ -145,6 +149,10 @@ class WorkflowAnswer(Body):
     run_id: str
     cost_usd: float
     cost_known: bool = Field(default=True, description="False: some call's price is not known, so the cost is more.")
+    baseline_usd: float | None = Field(
+        default=None, description="What the answer would have cost as one call to `orchestration.baselineModel`."
+    )
+    saving_usd: float | None = Field(default=None, description="The baseline less the cost; negative: it cost more.")
     usage: UsageBody
     simulated: bool
     calls: NonNegativeInt

@@ -64,6 +64,10 @@ class Ledger(Body):
     cost_usd: float
     cost_known: bool
     tokens: NonNegativeInt
+    baseline_usd: float | None = Field(
+        description="The answer as one call to `orchestration.baselineModel`; once ended."
+    )
+    saving_usd: float | None = Field(description="The baseline less the cost; negative: it cost more.")
     reused: NonNegativeInt = Field(description="Calls whose answers were taken over from an earlier run.")
     saved_usd: float
 

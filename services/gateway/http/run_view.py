@@ -261,10 +261,14 @@ def ledger(run: Chronicle) -> Ledger:
     calls, late = list(run.settled.values()), list(run.late.values())
     costs = [(one.cost_usd, one.cost_known, one.usage) for one in calls]
     costs += [(one.cost_usd, one.cost_known, one.usage) for one in late]
+    cost_usd, known = sum(cost for cost, _, _ in costs), all(known for _, known, _ in costs)
+    baseline = run.ended.baseline_usd if run.ended is not None else None
     return Ledger(
         calls=len(calls),
-        cost_usd=sum(cost for cost, _, _ in costs),
-        cost_known=all(known for _, known, _ in costs),
+        cost_usd=cost_usd,
+        cost_known=known,
+        baseline_usd=baseline,
+        saving_usd=round(baseline - cost_usd, 9) if baseline is not None and known else None,
         tokens=sum(usage.total_tokens for _, _, usage in costs),
         reused=sum(1 for one in calls if one.reused_from is not None),
         saved_usd=sum(one.saved_usd for one in calls),
