@@ -9,7 +9,8 @@ import nats
 from shared.bus.provisioner import provision
 from shared.config import Configuration, load
 from shared.config.environment import Environment
-from shared.topology import Limits
+from shared.config.reliability import RateLimit
+from shared.topology import Limits, Window
 
 CONNECT_WITHIN_S = 30.0
 
@@ -22,7 +23,18 @@ def limits_of(configuration: Configuration, environment: Environment) -> Limits:
         max_workflows=configuration.orchestration.max_concurrent_workflows,
         retention_days=configuration.orchestration.state_retention_days,
         replicas=environment.replicas,
+        grants={name: windows for name, limit in configuration.rate_limiting.items() if (windows := windows_of(limit))},
     )
+
+
+def windows_of(limit: RateLimit) -> tuple[Window, ...]:
+    """Return how often a provider may be asked, by window."""
+    found = (
+        Window("second", 1, limit.burst_allowance or 0),
+        Window("minute", 60, limit.requests_per_minute or 0),
+        Window("day", 86_400, limit.requests_per_day or 0),
+    )
+    return tuple(window for window in found if window.most)
 
 
 async def main() -> int:

@@ -196,6 +196,11 @@ def cancelled(subject: str) -> tuple[str, str]:
     return tenant, run_id
 
 
+def grant(limit: str, window: str) -> str:
+    """Of one permission to ask a provider, kept for as long as its window."""
+    return f"{ROOT}.grant.{limit}.{window}"
+
+
 def working(claim: str) -> str:
     """Of the question whether an executor still works on a claim (`<executor>.<claim>`); nobody there: it is dead."""
     return f"{ROOT}.working.{claim}"

@@ -4,7 +4,7 @@ Sizes and ages come from the configuration (`Limits`); who writes and who reads 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nats.js.api import (
@@ -33,6 +33,7 @@ RUNS = "runs"
 PAYLOADS = "payloads"
 REGISTRY = "registry"
 BREAKERS = "breakers"
+LIMITS = "limits"
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 2.0
@@ -40,8 +41,29 @@ ACK_WAIT_S = 2.0
 MAX_MESSAGE_BYTES = 256 * 1024
 """A larger body travels by reference, see `shared.bus.payloads`."""
 MAX_ACK_PENDING = 10_000
+MARGIN_S = 1.0
 REGISTRY_VERSIONS = 64
 """Of one template or schedule that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """So many requests in so many seconds, wherever the seconds begin."""
+
+    name: str
+    """`second`, `minute` or `day`."""
+    seconds: float
+    most: int
+
+    @property
+    def lives_s(self) -> float:
+        """How long a grant is kept: its window, and the time that a request may go out after its grant was taken."""
+        return self.seconds + MARGIN_S
+
+
+def stream_of(limit: str, window: Window) -> str:
+    """Return the name of the stream that has a limit's grants of a window."""
+    return f"LIMITS_{limit}_{window.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +78,8 @@ class Limits:
     retention_days: float = 30
     session_days: float = 30
     replicas: int = 1
+    grants: Mapping[str, tuple[Window, ...]] = field(default_factory=dict)
+    """By limit: how often a provider may be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +213,25 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
             num_replicas=limits.replicas,
             allow_direct=True,
         ),
+        *(
+            StreamConfig(
+                name=stream_of(name, window),
+                description=f"what {name} was asked in the last {window.name}: {window.most} requests at the most",
+                subjects=[f"{ROOT}.grant.{name}.{window.name}"],
+                retention=RetentionPolicy.LIMITS,
+                storage=StorageType.FILE,
+                max_msgs_per_subject=window.most,
+                discard=DiscardPolicy.NEW,
+                discard_new_per_subject=True,
+                max_msgs=window.most,
+                max_age=window.lives_s,
+                duplicate_window=min(window.lives_s, 120.0),
+                num_replicas=limits.replicas,
+                allow_direct=True,
+            )
+            for name, windows in limits.grants.items()
+            for window in windows
+        ),
     )
 
 
@@ -241,5 +284,6 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
             history=REGISTRY_VERSIONS,
         ),
         keys(BREAKERS, "models that failed lately, by a digest of provider and model; the executor's", DAY_S, 10_000),
+        keys(LIMITS, "tokens of the last minute, by limit; the executor's", DAY_S, 1_000),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
     )

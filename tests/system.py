@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,9 @@ import nats
 
 from shared.bus.provisioner import provision
 from shared.bus.server import NatsServer, free_port
+from shared.config import load
+from shared.config.environment import Environment
+from shared.provision import limits_of
 from shared.topology import Limits
 
 SERVICES = ("categorizer", "planner", "executor", "finisher", "gateway")
@@ -116,6 +119,8 @@ class System:
         self._configuration = str(ROOT / "orchestration_config.json")
         if self.configure is not None:
             self._configuration = _changed(self.folder, self.configure)
+            found = load(Path(self._configuration)).configuration
+            self.limits = replace(self.limits, grants=limits_of(found, Environment()).grants)
         self.nats: NatsServer | None = None
         if self.nats_url is None:
             self.nats = NatsServer(self.folder / "nats")

@@ -14,6 +14,7 @@ from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.claims import STILL
 from services.executor.handlers import Executor
+from services.executor.limits import Limit, Permits
 from services.executor.providers import ChatProvider
 from services.executor.providers.openai_chat import OpenAiChat
 from services.executor.running import Running
@@ -27,6 +28,7 @@ from shared.contracts.ids import Lane
 from shared.contracts.message import ErrorType
 from shared.pool import pool
 from shared.prices import PriceBook
+from shared.provision import windows_of
 from shared.service import Service, Work, run
 from shared.topology import EXECUTOR
 
@@ -72,6 +74,14 @@ def policy(configuration: Configuration) -> Policy:
 _ALERTING = frozenset({"alert", "open_breaker"})
 
 
+def limits(configuration: Configuration) -> dict[str, Limit]:
+    """Return what the configuration says of how much providers may be asked."""
+    return {
+        name: Limit(name, windows_of(limit), limit.tokens_per_minute)
+        for name, limit in configuration.rate_limiting.items()
+    }
+
+
 class Providers:
     """One adapter a server, for the life of the process."""
 
@@ -114,6 +124,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             now=lambda: datetime.now(UTC),
             jitter=random.random,
             breakers=breakers,
+            permits=Permits(bus, limits(configuration)),
             prices=prices,
             concurrency={
                 role: asyncio.Semaphore(model.max_concurrency)

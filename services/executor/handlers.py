@@ -14,6 +14,7 @@ from services.executor.breaker import Go, Wait
 from services.executor.breakers import Breakers
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
+from services.executor.limits import Busy, Permit, Permits
 from services.executor.pricing import priced
 from services.executor.providers import Answered, Asked, ChatProvider, Failed
 from services.executor.providers.openai_wire import trimmed
@@ -58,6 +59,7 @@ class Executor:
     now: Callable[[], datetime]
     jitter: Callable[[], float]
     breakers: Breakers
+    permits: Permits
     prices: PriceBook = field(default_factory=PriceBook)
     concurrency: Mapping[str, asyncio.Semaphore] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
@@ -113,9 +115,15 @@ class Executor:
             role, probe = passing
             route = self.routes[role]
             made = await self._attempt(ledger, working, route)
+            if probe and (made is None or isinstance(made, Busy)):
+                await self.breakers.put_probe_back(route)
+            if isinstance(made, Busy):
+                on = await self._held_back(ledger, delivery, route, chain, made)
+                if not isinstance(on, str):
+                    return on
+                role = on
+                continue
             if made is None:
-                if probe:
-                    await self.breakers.put_probe_back(route)
                 if (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
                     return elsewhere
                 role = ledger.role if ledger.role in chain else chain[0]
@@ -185,14 +193,26 @@ class Executor:
 
     async def _attempt(
         self, ledger: Ledger, working: Working, route: Route
-    ) -> tuple[AttemptStarted, Answered | Failed, float] | None:
-        """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already."""
+    ) -> tuple[AttemptStarted, Answered | Failed, float] | Busy | None:
+        """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already.
+
+        `Busy`: the provider's limit is used up, and nothing was claimed.
+        """
         async with self.concurrency.get(route.role, _NO_LIMIT):
+            permit = await self.permits.take(route, ledger.command)
+            if isinstance(permit, Busy):
+                return permit
             claimed = await self.claims.claim(ledger, working, route)
             if claimed is None:
+                await self.permits.give_back(route, permit)
                 return None
             point("executor.claimed")
             started = claimed.started
+            if permit.stale:  # the claim's write took too long: the limit's window would no longer cover the request
+                await self.permits.give_back(route, permit)
+                permit = await self._insist(route, ledger)
+            if claimed.run_ended or working.cancelled is not None:
+                await self.permits.give_back(route, permit)
             if claimed.run_ended:
                 return started, Failed(taxonomy.RUN_ENDED, "the run has ended: nothing was asked"), 0.0
             if working.cancelled is not None:
@@ -201,6 +221,7 @@ class Executor:
             outcome = await self._ask(ledger, started, route, working)
             took_s = time.monotonic() - began_s
             point("executor.answered")
+            await self.permits.used(route, permit, outcome.usage.total_tokens)
         if isinstance(outcome, Failed):
             verdict = taxonomy.worth_repeating(outcome.verdict, outcome.status, self.policy.retryable)
             if verdict == taxonomy.CONTEXT and not _can_shrink(ledger, route.role):
@@ -210,6 +231,28 @@ class Executor:
         metrics.ATTEMPTS.labels(started.provider, started.model, code).inc()
         metrics.ATTEMPT_SECONDS.labels(started.provider, started.model).observe(took_s)
         return started, outcome, took_s
+
+    async def _held_back(
+        self, ledger: Ledger, delivery: Delivery, route: Route, chain: Sequence[str], busy: Busy
+    ) -> Verdict | str:
+        """Wait for a place within the provider's limit; returns the role to go on with, or the delivery's verdict."""
+        if busy.seconds + LEAST_ATTEMPT_S > self._left_s(ledger.command):
+            following = chain[chain.index(route.role) + 1 :]
+            if following:
+                return following[0]
+            return await self._fail(ledger, settlement.limited(route.provider, busy.what, busy.seconds))
+        if busy.seconds > IN_PLACE_S:
+            return await self._put_back(ledger, delivery, busy.seconds)
+        await asyncio.sleep(busy.seconds)
+        return route.role
+
+    async def _insist(self, route: Route, ledger: Ledger) -> Permit:
+        """Take another permit for an attempt that is claimed already, however long it takes."""
+        permit = await self.permits.take(route, ledger.command)
+        if not isinstance(permit, Busy):
+            return permit
+        await asyncio.sleep(min(permit.seconds, max(0.05, self._left_s(ledger.command))))
+        return await self._insist(route, ledger)
 
     async def _ask(self, ledger: Ledger, started: AttemptStarted, route: Route, working: Working) -> Answered | Failed:
         """Send one claimed attempt, its text going out as it comes in."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.executor.providers import Answered, Failed
-from services.executor.taxonomy import BREAKER_OPEN, EXECUTOR_DIED, NO_PROVIDER, Verdict
+from services.executor.taxonomy import BREAKER_OPEN, EXECUTOR_DIED, LIMIT_REACHED, NO_PROVIDER, Verdict
 from shared.contracts.commands import ExecuteCall, FailedAttempt, UnknownAttempt
 from shared.contracts.events import AttemptStarted, CallSettled
 from shared.contracts.message import Fault, Run, Usage
@@ -82,6 +82,12 @@ def nobody(role: str, chain: Sequence[str], reasons: Sequence[str]) -> Fault:
     """Return the fault of a role that cannot be asked, nor any that stands in for it."""
     tried = f" (nor {', '.join(chain[1:])}, which would stand in)" if len(chain) > 1 else ""
     return fault(NO_PROVIDER, f"{role} has no provider{tried}: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def limited(provider: str, what: str, seconds: float) -> Fault:
+    """Return the fault of a call that our own limit holds back until it is too late."""
+    said = f"{provider} may be asked {what} (rate_limiting), and the next place is {seconds:.0f} s away"
+    return fault(LIMIT_REACHED, f"{said}; the run's deadline comes before that")
 
 
 def left_alone(models: Sequence[str], seconds: float) -> Fault:

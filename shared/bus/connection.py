@@ -12,7 +12,7 @@ from shared.bus.jetstream import JetStream
 from shared.bus.live import Live
 from shared.bus.log import Log
 from shared.bus.payloads import Payloads
-from shared.topology import BREAKERS, REGISTRY, RUNS, SESSIONS
+from shared.topology import BREAKERS, LIMITS, REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
 
@@ -61,6 +61,7 @@ class Bus:
     runs: Bucket
     registry: Bucket
     breakers: Bucket
+    limits: Bucket
     on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def reconnected(self) -> None:
@@ -86,4 +87,5 @@ async def open_bus(client: Client) -> Bus:
         runs=Bucket(RUNS, jetstream, payloads),
         registry=Bucket(REGISTRY, jetstream, payloads),
         breakers=Bucket(BREAKERS, jetstream, payloads),
+        limits=Bucket(LIMITS, jetstream, payloads),
     )

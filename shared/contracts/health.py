@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeInt
 
 from shared.contracts.message import Message
 
@@ -28,3 +28,10 @@ class BreakerState(Message):
     """The latest failure."""
     opened: NonNegativeInt = 0
     """How often it has opened since it was last closed."""
+
+
+class TokenWindow(Message):
+    """Tokens that one limit's calls hold or have used, by the second. In the `limits` bucket; by executors."""
+
+    seconds: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    """By the second since 1970 in which they were asked for."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -59,7 +60,7 @@ class Ground:
         self.buses.append(bus)
         return bus
 
-    async def provision(self, **limits: int) -> None:
+    async def provision(self, **limits: Any) -> None:
         """Declare the topology, with the usual limits where none are said; nothing to do when it is so already."""
         wanted = Limits(replicas=self.replicas, **limits)
         if _as_declared.get(self.url) != wanted:

@@ -19,6 +19,7 @@ from services.executor.attempts import Policy
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.handlers import Executor
+from services.executor.limits import Limit, Permits
 from services.executor.running import Running
 from shared import subjects
 from shared.bus.connection import Bus, open_bus
@@ -163,6 +164,7 @@ async def begin(world: World) -> AsyncIterator[Begin]:
         fallbacks: Mapping[str, Sequence[str]] | None = None,
         policy: Policy | None = None,
         breaker: Settings | None = None,
+        limits: Mapping[str, Limit] | None = None,
         takes: bool = True,
         routes: Mapping[str, Route] | None = None,
         **fields: Any,
@@ -173,6 +175,7 @@ async def begin(world: World) -> AsyncIterator[Begin]:
         world._executor = executor = Executor(
             bus=bus,
             breakers=breakers,
+            permits=Permits(bus, limits or {}),
             routes={**{role: route(role, provider.url) for role in roles}, **(routes or {})},
             fallbacks=fallbacks or {},
             policy=policy or Policy(base_s=0.05),

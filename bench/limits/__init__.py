@@ -1,0 +1,1 @@
+"""Whether a limit holds over many executors: `python -m bench.limits`."""

@@ -1,0 +1,178 @@
+"""Limits hold over all executors, in whatever window one looks through; waiting for them is no attempt."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.executor.limits import Busy, Limit, Permit, Permits
+from services.executor.windows import Later, Reserved, reserve, settle
+from shared.bus.grants import Full, Granted, Grants
+from shared.bus.provisioner import provision
+from shared.contracts.health import TokenWindow
+from shared.topology import MARGIN_S, Limits, Window
+from tests.executor.conftest import Begin, World, call, route, run
+from tests.executor.standin import answer
+
+WINDOW = Window("minute", 2.0, 4)
+LIMIT = Limit("tested", (WINDOW,))
+
+
+def most_in(times: Sequence[float], seconds: float) -> int:
+    """Return the most that lie within so many seconds, wherever those begin."""
+    ordered = sorted(times)
+    return max(sum(1 for one in ordered if first <= one < first + seconds) for first in ordered)
+
+
+async def provisioned(world: World, limit: Limit = LIMIT) -> None:
+    await provision(world.bus.client, Limits(grants={limit.name: limit.windows}))
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 60), st.floats(0, 1.5)), max_size=60))
+def test_tokens_never_exceed_their_window_whatever_is_asked_and_used(steps: list[tuple[float, int, float]]) -> None:
+    """By the seconds in which they were asked for, with what was really used, more or less than was held."""
+    record: TokenWindow | None = None
+    now_s, taken = 1_000.0, list[tuple[float, int]]()
+    for pause_s, tokens, share in steps:
+        now_s += pause_s
+        found = reserve(record, now_s=now_s, tokens=tokens, most=100, window_s=10)
+        if isinstance(found, Later):
+            assert 0 < found.seconds <= 13
+            continue
+        record = found.record
+        used = min(found.tokens, int(found.tokens * share))
+        record = settle(record, found, used=used, now_s=now_s, window_s=10)
+        taken.append((now_s, used))
+        assert sum(tokens for at, tokens in taken if at > now_s - 10) <= 100
+
+
+def test_what_does_not_fit_says_when_it_will() -> None:
+    first = reserve(None, now_s=1_000.5, tokens=90, most=100)
+    assert isinstance(first, Reserved)
+    later = reserve(first.record, now_s=1_010.0, tokens=20, most=100)
+    assert isinstance(later, Later)
+    assert isinstance(reserve(first.record, now_s=1_010.0 + later.seconds, tokens=20, most=100), Reserved)
+    assert isinstance(
+        reserve(settle(first.record, first, used=10, now_s=1_010.0), now_s=1_010.0, tokens=90, most=100), Reserved
+    )
+
+
+def test_a_call_that_is_larger_than_the_limit_takes_all_of_it() -> None:
+    found = reserve(None, now_s=1_000.0, tokens=1_000_000, most=100)
+    assert isinstance(found, Reserved)
+    assert found.tokens == 100
+
+
+async def test_grants_of_many_takers_stay_within_their_window(world: World) -> None:
+    """Eight at once, for six seconds: never more than four within two, and most of what is allowed is taken."""
+    await provisioned(world)
+    grants = [Grants(world.bus.jetstream, random.Random(number)) for number in range(8)]
+    used: list[float] = []
+    until = time.monotonic() + 6.5
+
+    async def taker(own: Grants) -> None:
+        while time.monotonic() < until:
+            found = await own.take("tested", [WINDOW])
+            if isinstance(found, Granted):
+                used.append(time.monotonic())
+            else:
+                await asyncio.sleep(min(found.seconds, 0.3))
+
+    await asyncio.gather(*(taker(one) for one in grants))
+    assert most_in(used, WINDOW.seconds) <= WINDOW.most
+    assert len(used) >= 8, "a window of two seconds and its margin let four through every three"
+
+
+async def test_of_several_windows_all_grant_or_none(world: World) -> None:
+    """What the longer window gave is given back when the shorter one refuses."""
+    windows = (Window("minute", 60.0, 10), Window("second", 1.0, 2))
+    await provisioned(world, Limit("both", windows))
+    grants = Grants(world.bus.jetstream)
+    found = [await grants.take("both", windows) for _ in range(5)]
+    assert [type(one) for one in found] == [Granted, Granted, Full, Full, Full]
+    full = found[-1]
+    assert isinstance(full, Full)
+    assert (full.window, 0 < full.seconds < 1 + MARGIN_S + 1) == ("second", True)
+    state = await world.bus.client.jetstream().stream_info("LIMITS_both_minute")
+    assert state.state.messages == 2
+    granted = found[0]
+    assert isinstance(granted, Granted)
+    await grants.give_back(granted.taken)
+    assert isinstance(await grants.take("both", windows), Granted), "what is given back is another's at once"
+
+
+async def test_calls_wait_for_their_places_and_waiting_is_no_attempt(begin: Begin, world: World) -> None:
+    await provisioned(world)
+    await begin(limits={"tested": LIMIT}, routes={"medium_ai": route("medium_ai", world.provider.url, limit="tested")})
+    times: list[float] = []
+    inner = world.provider.default
+
+    async def noted(writer: asyncio.StreamWriter) -> None:
+        times.append(time.monotonic())
+        await inner(writer)
+
+    world.provider.default = noted
+    settled = await asyncio.gather(*(world.do(call(), within_s=30) for _ in range(9)))
+    assert {(one.outcome, one.attempts, one.failed) for one in settled} == {("answered", 1, ())}
+    assert len(times) == 9
+    assert most_in(times, WINDOW.seconds) <= WINDOW.most
+    assert max(times) - min(times) < 4 * (WINDOW.seconds + MARGIN_S), "nobody waits longer than there is reason to"
+
+
+async def test_one_who_stands_in_is_asked_when_the_deadline_comes_first(begin: Begin, world: World) -> None:
+    """Else it fails, and says which limit held it back."""
+    slow = Limit("tested", (Window("minute", 60.0, 1),))
+    await provisioned(world, slow)
+    limited = {"medium_ai": route("medium_ai", world.provider.url, limit="tested")}
+    await begin(limits={"tested": slow}, routes=limited, fallbacks={"medium_ai": ["fast_ai"]})
+    assert (await world.do(call())).role == "medium_ai"
+    stood_in = await world.do(call(run(lasts_s=5)))
+    assert (stood_in.outcome, stood_in.role, stood_in.failed) == ("answered", "fast_ai", ())
+    world.executor.fallbacks = {}
+    alone = await world.do(call(run(lasts_s=5)))
+    assert alone.fault is not None
+    assert (alone.outcome, alone.fault.code, alone.attempts) == ("failed", "limit_reached", 0)
+    assert "1 requests a minute" in alone.fault.message
+
+
+async def test_tokens_are_held_before_and_settled_after(begin: Begin, world: World) -> None:
+    tokens = Limit("tested", (), tokens_per_minute=1_000)
+    await begin(limits={"tested": tokens}, routes={"medium_ai": route("medium_ai", world.provider.url, limit="tested")})
+    target, command = route("medium_ai", "x", limit="tested"), call(max_tokens=600)
+    permits = Permits(world.bus, {"tested": tokens})
+    first = await permits.take(target, command)
+    assert isinstance(first, Permit)
+    second = await permits.take(target, command)
+    assert isinstance(second, Busy)
+    assert "1,000 tokens a minute" in second.what
+    await permits.used(target, first, 15)
+    assert isinstance(await permits.take(target, command), Permit)
+    record, _ = await world.bus.limits.get("tested", TokenWindow)
+    assert record is not None
+    assert sum(record.seconds.values()) < 15 + 700
+    answered = await world.do(call(max_tokens=200))
+    assert answered.outcome == "answered"
+    record, _ = await world.bus.limits.get("tested", TokenWindow)
+    assert record is not None
+    assert sum(record.seconds.values()) < 15 + 700 + 20, "what was held for it is settled with the 15 that it took"
+
+
+async def test_without_a_limit_nothing_is_written(begin: Begin) -> None:
+    world = await begin()
+    world.provider.then(answer("x"))
+    before = world.bus.jetstream.publishes
+    await world.do(call())
+    assert world.bus.jetstream.publishes - before == 3, "the call, its attempt, its settlement"
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_a_limit_that_was_changed_counts_after_the_next_provisioning(world: World, most: int) -> None:
+    await provisioned(world)
+    changed = Limit("tested", (Window("minute", 2.0, most),))
+    await provisioned(world, changed)
+    found = [await Grants(world.bus.jetstream).take("tested", changed.windows) for _ in range(most + 2)]
+    assert sum(isinstance(one, Granted) for one in found) == most
