@@ -23,6 +23,7 @@ def limits_of(configuration: Configuration, environment: Environment) -> Limits:
         max_workflows=configuration.orchestration.max_concurrent_workflows,
         retention_days=configuration.orchestration.state_retention_days,
         replicas=environment.replicas,
+        cache_s=configuration.orchestration.cache_s,
         grants={name: windows for name, limit in configuration.rate_limiting.items() if (windows := windows_of(limit))},
     )
 

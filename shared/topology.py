@@ -34,6 +34,7 @@ PAYLOADS = "payloads"
 REGISTRY = "registry"
 BREAKERS = "breakers"
 LIMITS = "limits"
+CACHE = "cache"
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 2.0
@@ -78,6 +79,8 @@ class Limits:
     retention_days: float = 30
     session_days: float = 30
     replicas: int = 1
+    cache_s: float = 3_600
+    """For how long an answer stands for the very same call."""
     grants: Mapping[str, tuple[Window, ...]] = field(default_factory=dict)
     """By limit: how often a provider may be asked."""
 
@@ -284,6 +287,7 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
             history=REGISTRY_VERSIONS,
         ),
         keys(BREAKERS, "models that failed lately, by a digest of provider and model; the executor's", DAY_S, 10_000),
+        keys(CACHE, "answers that stand for the very same call; the executor's", max(1.0, limits.cache_s), 100_000),
         keys(LIMITS, "tokens of the last minute, by limit; the executor's", DAY_S, 1_000),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
     )

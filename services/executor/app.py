@@ -126,6 +126,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             breakers=breakers,
             permits=Permits(bus, limits(configuration)),
             prices=prices,
+            caches=configuration.orchestration.cache_s > 0,
             concurrency={
                 role: asyncio.Semaphore(model.max_concurrency)
                 for role, model in configuration.ai_models.items()

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from services.executor import settlement, taxonomy
+from services.executor import caching, settlement, taxonomy
 from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings
 from services.executor.breaker import Go, Wait
 from services.executor.breakers import Breakers
@@ -24,9 +24,10 @@ from services.executor.unreadable import settle_unreadable
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Poison, Retry, Verdict
-from shared.bus.errors import Unavailable
+from shared.bus.errors import BusError, Unavailable
 from shared.bus.payloads import PayloadMissing
 from shared.config.providers import Route
+from shared.contracts.cache import CachedAnswer
 from shared.contracts.commands import ExecuteCall
 from shared.contracts.events import AttemptStarted, CallSettled, CallWrittenOff
 from shared.contracts.message import Fault, Unreadable
@@ -61,6 +62,8 @@ class Executor:
     breakers: Breakers
     permits: Permits
     prices: PriceBook = field(default_factory=PriceBook)
+    caches: bool = True
+    """Whether answers are kept at all."""
     concurrency: Mapping[str, asyncio.Semaphore] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
     claims: Claims = field(init=False)
@@ -97,14 +100,11 @@ class Executor:
         if why_not is not None:
             return await self._fail(ledger, why_not)
         role = ledger.role if ledger.role in chain else chain[0]
+        if (known := await self._known(ledger, self.routes[role])) is not None:
+            return await self._settle(known)
         while True:
-            if len(ledger.unknown) > MOST_UNKNOWN:
-                return await self._fail(ledger, settlement.too_many_died(ledger))
-            if self._left_s(command) <= 0:
-                passed = fault(
-                    taxonomy.DEADLINE, f"the run's deadline {command.run.deadline_at.isoformat()} has passed"
-                )
-                return await self._fail(ledger, passed)
+            if (over := self._over(ledger)) is not None:
+                return await self._fail(ledger, over)
             passing = await self._passing(chain, role)
             if isinstance(passing, Wait):
                 if passing.seconds + LEAST_ATTEMPT_S < self._left_s(command):
@@ -131,9 +131,10 @@ class Executor:
             started, outcome, took_s = made
             if isinstance(outcome, Answered):
                 await self.breakers.answered(route, probe=probe)
-                return await self._settle(
-                    settlement.answered(ledger, started, outcome, took_s=took_s, simulated=route.simulated)
-                )
+                fact = settlement.answered(ledger, started, outcome, took_s=took_s, simulated=route.simulated)
+                verdict = await self._settle(fact)
+                await self._keep(command, route, fact)
+                return verdict
             why = self._take(ledger, started, outcome)
             await self.breakers.failed(route, outcome.verdict, why.message, probe=probe)
             if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED):
@@ -161,6 +162,41 @@ class Executor:
                             await asyncio.sleep(decision.after_s)
                     except Cancelled as reason:
                         return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {reason}"), started)
+
+    def _over(self, ledger: Ledger) -> Fault | None:
+        """Return why nothing is asked any more; None: there is time, and nothing against it."""
+        if len(ledger.unknown) > MOST_UNKNOWN:
+            return settlement.too_many_died(ledger)
+        if self._left_s(ledger.command) <= 0:
+            deadline = ledger.command.run.deadline_at.isoformat()
+            return fault(taxonomy.DEADLINE, f"the run's deadline {deadline} has passed")
+        return None
+
+    async def _known(self, ledger: Ledger, route: Route) -> CallSettled | None:
+        """Return what a call comes to by the cache; None: it has to be asked."""
+        command = ledger.command
+        key = self._key(command, route) if ledger.next_attempt == 1 else None
+        if key is None:
+            return None
+        found, _ = await self.bus.cache.get(key, CachedAnswer)
+        metrics.CACHED.labels("miss" if found is None else "hit").inc()
+        return None if found is None else caching.answered(command, found)
+
+    async def _keep(self, command: ExecuteCall, route: Route, fact: CallSettled) -> None:
+        """Keep an answer for whoever asks for the very same. It is a cache: what does not fit is not kept."""
+        key, answer = self._key(command, route), caching.kept(fact, self.now())
+        if key is not None and answer is not None:
+            with suppress(BusError):
+                await self.bus.cache.update(key, CachedAnswer, lambda _: answer)
+
+    def _key(self, command: ExecuteCall, route: Route) -> str | None:
+        """Return what a call's answer is kept by; None: it is not."""
+        if not self.caches or command.cache is False:
+            return None
+        parameters = route.parameters.model_dump(mode="json", exclude_none=True)
+        if not caching.may_cache(command, parameters):
+            return None
+        return caching.key_of(command, (route.provider, route.base_url, route.model), parameters)
 
     async def _passing(self, chain: Sequence[str], role: str) -> tuple[str, bool] | Wait:
         """Return the first role, from this one on, whose model is not left alone, and whether it is only tried.

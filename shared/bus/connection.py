@@ -12,7 +12,7 @@ from shared.bus.jetstream import JetStream
 from shared.bus.live import Live
 from shared.bus.log import Log
 from shared.bus.payloads import Payloads
-from shared.topology import BREAKERS, LIMITS, REGISTRY, RUNS, SESSIONS
+from shared.topology import BREAKERS, CACHE, LIMITS, REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
 
@@ -62,6 +62,7 @@ class Bus:
     registry: Bucket
     breakers: Bucket
     limits: Bucket
+    cache: Bucket
     on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def reconnected(self) -> None:
@@ -88,4 +89,5 @@ async def open_bus(client: Client) -> Bus:
         registry=Bucket(REGISTRY, jetstream, payloads),
         breakers=Bucket(BREAKERS, jetstream, payloads),
         limits=Bucket(LIMITS, jetstream, payloads),
+        cache=Bucket(CACHE, jetstream, payloads),
     )

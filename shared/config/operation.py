@@ -105,6 +105,14 @@ class Orchestration(CamelSection):
     state_retention_days: float = Field(
         default=30, gt=0, le=3650, description="Days that runs and their facts are kept before they are removed."
     )
+    cache_s: float = Field(
+        default=3_600,
+        alias="cacheSeconds",
+        ge=0,
+        le=2_592_000,
+        description="Seconds for which an answer stands for the very same call, where a task asks for it "
+        "(config.cache) or the temperature is 0; 0: never.",
+    )
     baseline_model: str = Field(
         default="google/gemini-2.5-pro",
         max_length=200,

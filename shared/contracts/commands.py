@@ -161,6 +161,8 @@ class ExecuteCall(Message):
     stream: bool = False
     """Publish token deltas while the answer comes in."""
     timeout_s: NonNegativeFloat | None = None
+    cache: bool | None = None
+    """Whether an earlier answer to the very same call will do; None: if the model is asked at temperature 0."""
     category: Category | None = None
     note: str | None = None
     """Said in the answer: why this run was answered in another way than asked."""

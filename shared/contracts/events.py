@@ -184,6 +184,8 @@ class CallSettled(Message):
     reused_from: RunId | None = None
     """Taken over from this run: it cost nothing here, and `saved_usd` there."""
     saved_usd: Usd = 0.0
+    cached: bool = False
+    """Answered from the cache: it cost nothing here, and `saved_usd` when it was asked."""
 
     def outline(self) -> "CallSettled":
         text = self.text or ""
@@ -202,7 +204,7 @@ class CallSettled(Message):
             usage=self.usage,
             simulated=self.simulated,
             cost_known=self.cost_known,
-            reused=1 if self.reused_from is not None else 0,
+            reused=1 if self.reused_from is not None or self.cached else 0,
             saved_usd=self.saved_usd,
         )
 

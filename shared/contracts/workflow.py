@@ -18,6 +18,8 @@ class TaskConfig(Part):
     max_tokens: PositiveInt | None = None
     top_p: float | None = Field(default=None, gt=0, le=1)
     addons: tuple[str, ...] = ()
+    cache: bool | None = None
+    """Whether an earlier answer to the very same call will do; absent: if the model is asked at temperature 0."""
 
 
 class ForEach(Part):

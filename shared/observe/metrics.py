@@ -47,6 +47,7 @@ UNKNOWN_COST = Counter(
     "segue_unknown_cost_calls_total", "Calls whose price nobody knows: add the model to the price table."
 )
 
+CACHED = Counter("segue_cache_lookups_total", "Calls that the cache could answer, by outcome: hit, miss.", ["outcome"])
 BREAKER_OPEN = Gauge(
     "segue_breaker_open", "1: the model is left alone; 0.5: a few calls try it; 0: it is asked.", ["provider", "model"]
 )

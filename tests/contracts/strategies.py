@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from shared.contracts import commands, events, registry
+from shared.contracts import cache, commands, events, health, registry
 from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
 from shared.contracts.workflow import Approval, ForEach, Queue, Task, TaskConfig, Workflow
@@ -157,6 +157,33 @@ SETTLED = st.builds(
 )
 
 MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
+    health.BreakerState: st.builds(
+        health.BreakerState,
+        provider=TEXTS,
+        model=TEXTS,
+        state=st.sampled_from(["closed", "open", "half_open"]),
+        failures=COUNTS,
+        until=maybe(TIMES),
+        probes=COUNTS,
+        passed=COUNTS,
+        reason=TEXTS,
+        opened=COUNTS,
+    ),
+    health.TokenWindow: st.builds(health.TokenWindow, seconds=st.dictionaries(TOKENS, COUNTS, max_size=3)),
+    cache.CachedAnswer: st.builds(
+        cache.CachedAnswer,
+        text=TEXTS,
+        role=TEXTS,
+        provider=TEXTS,
+        model=TEXTS,
+        finish_reason=maybe(TEXTS),
+        usage=USAGES,
+        cost_usd=AMOUNTS,
+        cost_known=st.booleans(),
+        simulated=st.booleans(),
+        took_s=AMOUNTS,
+        answered_at=TIMES,
+    ),
     registry.TemplateVersion: st.builds(
         registry.TemplateVersion,
         tenant=TOKENS,
