@@ -75,7 +75,12 @@ def gate(state: BreakerState | None, now: datetime, settings: Settings) -> Go | 
 
 def counts(verdict: Verdict) -> bool:
     """Whether a failure speaks against the model."""
-    return verdict.type == "fatal" or verdict.code in COUNTED
+    return verdict.code in COUNTED or _at_once(verdict)
+
+
+def _at_once(verdict: Verdict) -> bool:
+    """Whether one is enough: an executor died on it, or the provider says that there is no such model any more."""
+    return verdict.type == "fatal" or verdict.code == "model_not_found"
 
 
 def after_failure(
@@ -86,7 +91,7 @@ def after_failure(
         return state
     failures = state.failures + 1
     changed: dict[str, object] = {"failures": failures, "reason": reason}
-    if state.state == "half_open" or failures >= settings.threshold or verdict.type == "fatal":
+    if state.state == "half_open" or failures >= settings.threshold or _at_once(verdict):
         changed |= {
             "state": "open",
             "until": now + timedelta(seconds=settings.open_s),

@@ -24,6 +24,7 @@ from services.gateway.http import (
     history,
     plan,
     probes,
+    run_events,
     runs,
     schedules,
     sessions,
@@ -112,7 +113,20 @@ def application(
         lifespan=lifespan,
     )
     errors.install(app)
-    for part in (chat, workflows, plan, history, runs, templates, schedules, breakers, sessions, catalogue, probes):
+    for part in (
+        chat,
+        workflows,
+        plan,
+        history,
+        runs,
+        run_events,
+        templates,
+        schedules,
+        breakers,
+        sessions,
+        catalogue,
+        probes,
+    ):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     return Envelope(BodyCap(app, bounds.body_bytes))
 

@@ -101,6 +101,8 @@ def test_only_what_speaks_against_the_model_counts() -> None:
     assert codes >= breaker.COUNTED, "a code that nothing says would never count"
     fatal = after_failure(fresh(), taxonomy.EXECUTOR_DIED, "died", probe=False, now=NOW, settings=SETTINGS)
     assert fatal.state == "open", "fatal opens it at once"
+    gone = next(row.verdict for row in TABLE if row.verdict.code == "model_not_found")
+    assert after_failure(fresh(), gone, "404", probe=False, now=NOW, settings=SETTINGS).state == "open"
 
 
 @given(st.lists(st.sampled_from(["fail", "answer", "late", "wait"]), max_size=60), st.integers(0, 2**32))

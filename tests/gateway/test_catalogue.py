@@ -114,7 +114,10 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/usage",
             "/template/{name}",
             "/runs/{run_id}",
-            *(f"/runs/{{run_id}}/{part}" for part in ("timeline", "graph", "outputs/{name}", "retry", "fork")),
+            *(
+                f"/runs/{{run_id}}/{part}"
+                for part in ("timeline", "events", "graph", "outputs/{name}", "retry", "fork")
+            ),
             *(f"/runs/{{run_id}}/{verb}" for verb in Verb),
             "/session/{session_id}",
             "/health",

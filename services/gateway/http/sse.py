@@ -40,17 +40,18 @@ HEADERS = (
 )
 
 
-def event(name: str, data: bytes) -> bytes:
-    """Return one event on the wire. `data` is JSON on one line."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+def event(name: str, data: bytes, seq: int | None = None) -> bytes:
+    """Return one event on the wire. `data` is JSON on one line; `seq`: what a reader can go on behind."""
+    mark = b"" if seq is None else b"id: %d\n" % seq
+    return b"%bevent: %b\ndata: %b\n\n" % (mark, name.encode(), data)
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """The caller has closed the connection, or reads nothing any more. The run goes on."""
 
 
 @dataclass(slots=True)
-class _Wire:
+class Wire:
     """The caller's end of the stream."""
 
     send: Send
@@ -67,12 +68,12 @@ class _Wire:
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         if self.gone.is_set():
-            raise _Gone
+            raise Gone
         try:
             async with asyncio.timeout(STALLED_S):
                 await self.send({"type": "http.response.body", "body": data, "more_body": more})
         except (TimeoutError, OSError) as error:
-            raise _Gone from error
+            raise Gone from error
         self.written_at = asyncio.get_running_loop().time()
 
     async def tell(self, name: str, data: Any) -> None:
@@ -88,9 +89,9 @@ class _Wire:
         await self.write(b"", more=False)
 
     async def still_there(self) -> None:
-        """Say something if nothing was said for long. Raises `_Gone`."""
+        """Say something if nothing was said for long. Raises `Gone`."""
         if self.gone.is_set():
-            raise _Gone
+            raise Gone
         if asyncio.get_running_loop().time() - self.written_at >= HEARTBEAT_S:
             await self.write(b": still there\n\n")
 
@@ -112,14 +113,14 @@ class Events(Response):
             live.ended,
             subjects.token(run.tenant, run.run_id, "*"),
         )
-        wire = _Wire(send)
+        wire = Wire(send)
         try:
             async with gateway.waiting.place(), gateway.bus.live.listen(*heard_on) as queue:
                 with bound(run_id=run.run_id):
                     past = await gateway.runs.past(self._birth)
                     if past.accepted is None and past.ended is None:
                         await gateway.runs.bear(self._birth)
-                    watch = asyncio.create_task(_watch(receive, wire, queue))
+                    watch = asyncio.create_task(watch_caller(receive, wire, queue))
                     try:
                         await self._tell(wire, queue, past)
                     finally:
@@ -128,10 +129,10 @@ class Events(Response):
             if not wire.begun:
                 raise
             await wire.fail(error, run.run_id)
-        except _Gone:
+        except Gone:
             log.info("stream.left", extra={"run_id": run.run_id})
 
-    async def _tell(self, wire: _Wire, queue: "asyncio.Queue[Msg | None]", past: Past) -> None:
+    async def _tell(self, wire: Wire, queue: "asyncio.Queue[Msg | None]", past: Past) -> None:
         """Tell everything, from the acceptance to the end."""
         run = self._birth.run if past.accepted is None else past.accepted.run
         if past.ended is not None:
@@ -158,7 +159,7 @@ class _Telling:
 
     gateway: Gateway
     run: Run
-    wire: _Wire
+    wire: Wire
     category: RunCategorized | None = None
     acknowledged: bool = False
 
@@ -234,7 +235,7 @@ class _Telling:
                 await self._settled(settled)
 
 
-async def _watch(receive: Receive, wire: _Wire, queue: "asyncio.Queue[Msg | None]") -> None:
+async def watch_caller(receive: Receive, wire: Wire, queue: "asyncio.Queue[Msg | None]") -> None:
     """Notice that the caller has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
