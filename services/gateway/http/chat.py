@@ -8,16 +8,18 @@ from starlette.responses import Response
 from services.gateway import births
 from services.gateway.births import Birth
 from services.gateway.gateway import Gateway, gateway_of
-from services.gateway.http.answering import respond
+from services.gateway.http.answering import begun, in_background_by, respond
 from services.gateway.http.answers import to_chat
 from services.gateway.http.bodies import parsed
+from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import identity_of
-from services.gateway.http.models import ChatAnswer, ChatBody, Failure, RunFailure
+from services.gateway.http.models import BegunAnswer, ChatAnswer, ChatBody, Failure, RunFailure
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
 from services.gateway.http.sse import Events
 from shared.contracts.commands import ChatRequest
 from shared.contracts.ids import new_session_id
+from shared.workflows.validation import Problem
 
 router = routes("chat")
 
@@ -26,6 +28,7 @@ router = routes("chat")
     "/chat",
     summary="Answer a message",
     responses={
+        202: {"model": BegunAnswer},
         200: {"model": ChatAnswer, "content": {"text/event-stream": {}}},
         409: {"model": RunFailure},
         413: {"model": RunFailure},
@@ -42,11 +45,17 @@ async def chat(request: Request) -> Response:
 
     With `stream: true` the answer comes as server-sent events: `accepted`, `category`, `acknowledgement`, `token`
     (or `restart`, when an attempt begins anew), then `answer` or `error`, then `done`. An `Idempotency-Key` header
-    makes a repeated request the same one: it gets the same answer and is not paid for again.
+    makes a repeated request the same one: it gets the same answer and is not paid for again. With `async: true` it
+    answers at once (202) and the run is looked at, or followed, under its id.
     """
     gateway = gateway_of(request)
     asked = await parsed(request, ChatBody)
+    in_background = asked.in_background or in_background_by(request)
+    if asked.stream and in_background:
+        raise Refusal(422, (Problem("$.async", "one_of", "a stream is waited for: give stream or async"),))
     birth = _birth(request, asked, gateway)
+    if in_background:
+        return await begun(gateway, birth)
     if asked.stream:
         return Events(gateway, birth)
     del asked  # the message may be large, and this request may wait for long
@@ -69,5 +78,5 @@ def _birth(request: Request, asked: ChatBody, gateway: Gateway) -> Birth:
         session_id=session_id,
         priority=asked.priority,
         now=datetime.now(UTC),
-        timeout_s=gateway.listings.timeout_s,
+        timeout_s=asked.timeout_s or gateway.listings.timeout_s,
     )

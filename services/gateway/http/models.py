@@ -44,6 +44,12 @@ class ChatBody(Body):
     priority: Priority = Priority.MEDIUM
     images: tuple[Annotated[str, AfterValidator(_image)], ...] = Field(default=(), max_length=MOST_IMAGES)
     stream: bool = Field(default=False, description="Answer with server-sent events.")
+    in_background: bool = Field(
+        default=False, alias="async", description="Answer at once (202) with the run's id, and look at it later."
+    )
+    timeout_s: float | None = Field(
+        default=None, gt=0, le=86_400, description="Seconds until the run's deadline; absent: the configuration's."
+    )
 
 
 class PlanBody(Body):
@@ -57,6 +63,15 @@ class PlanBody(Body):
     variables: dict[str, JsonValue] = Field(default_factory=dict, description="Of the workflow or the template.")
     images: tuple[Annotated[str, AfterValidator(_image)], ...] = Field(default=(), max_length=MOST_IMAGES)
     priority: Priority = Priority.MEDIUM
+
+
+class BegunAnswer(Body):
+    """A run that has begun: nobody waits for it here."""
+
+    run_id: str
+    session_id: str | None
+    status_url: str = Field(description="Where it is, and what it needs.")
+    events_url: str = Field(description="What happens to it, as it happens.")
 
 
 class UsageBody(Body):

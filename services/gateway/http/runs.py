@@ -13,15 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway import births
-from services.gateway.births import Birth
 from services.gateway.chronicle import Chronicle, read_chronicle
 from services.gateway.gateway import Gateway, gateway_of
-from services.gateway.http.answering import respond, show
+from services.gateway.http.answering import begun, in_background_by, respond, show
 from services.gateway.http.answers import to_chat, to_workflow
 from services.gateway.http.bodies import parsed
 from services.gateway.http.errors import JSON, Refusal
 from services.gateway.http.identity import identity_of, who
-from services.gateway.http.models import Failure, RunFailure, WorkflowAnswer
+from services.gateway.http.models import BegunAnswer, Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
 from services.gateway.http.run_models import ForkBody, RunView, TimelineView, Wanted
 from services.gateway.http.run_view import graph_of, state_of, states_of, timeline, view
@@ -48,7 +47,7 @@ _STEERED: dict[int | str, dict[str, Any]] = {
 _AGAIN: dict[int | str, dict[str, Any]] = {
     **_MISSING,
     200: {"model": WorkflowAnswer},
-    202: {"content": {JSON: {}}},
+    202: {"model": BegunAnswer},
     409: {"model": RunFailure},
     422: {"model": RunFailure},
     502: {"model": RunFailure},
@@ -252,14 +251,7 @@ async def _again(request: Request, run: Chronicle, lineage: Lineage) -> Response
         now=datetime.now(UTC),
         timeout_s=gateway.listings.timeout_s,
     )
-    if request.query_params.get("wait") == "false":
-        return await _begun(gateway, birth)
+    if in_background_by(request):
+        return await begun(gateway, birth)
     chat = isinstance(run.accepted.request, ChatRequest)
     return respond(await gateway.answered(birth), to_chat if chat else to_workflow)
-
-
-async def _begun(gateway: Gateway, birth: Birth) -> Response:
-    """Bear a run and answer at once with where it can be seen."""
-    await gateway.runs.bear(birth)
-    body = {"run_id": birth.run.run_id, "status_url": f"/runs/{birth.run.run_id}"}
-    return Response(to_json(body), 202, None, JSON)

@@ -1,21 +1,22 @@
 """`POST /workflow` and `POST /template/{name}`"""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway import births
 from services.gateway.gateway import Gateway, gateway_of
-from services.gateway.http.answering import respond
+from services.gateway.http.answering import begun, in_background_by, respond
 from services.gateway.http.answers import to_workflow
 from services.gateway.http.bodies import document
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import identity_of, who
-from services.gateway.http.models import Failure, RunFailure, WorkflowAnswer
+from services.gateway.http.models import BegunAnswer, Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
 from services.gateway.http.templates import catalogue_with, known
 from shared.contracts.ids import Priority
@@ -29,6 +30,7 @@ router = APIRouter(tags=["workflows"])
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": WorkflowAnswer},
+    202: {"model": BegunAnswer},
     409: {"model": RunFailure},
     422: {"model": Failure},
     502: {"model": RunFailure},
@@ -36,7 +38,19 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     504: {"model": RunFailure},
 }
 _VARIABLES = {"type": "object", "additionalProperties": True}
-_PRIORITY = TypeAdapter(Priority)
+_PRIORITY: TypeAdapter[Priority] = TypeAdapter(Priority)
+_SECONDS: TypeAdapter[float | None] = TypeAdapter(Annotated[float, Field(gt=0, le=86_400)] | None)
+_TRUTH: TypeAdapter[bool] = TypeAdapter(bool)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What a caller says beside the workflow."""
+
+    priority: Priority
+    timeout_s: float | None
+    in_background: bool
 
 
 @router.post("/workflow", summary="Run a workflow", responses=_ANSWERS, openapi_extra=takes(Workflow))
@@ -44,9 +58,13 @@ async def workflow(request: Request) -> Response:
     """Run a workflow of your own. It is checked first: the answer to an invalid one lists everything that is wrong."""
     gateway = gateway_of(request)
     body = await document(request)
-    priority = _priority(body.pop("priority", Priority.MEDIUM))
+    how = _How(
+        priority=_read(_PRIORITY, "priority", body.pop("priority", Priority.MEDIUM)),
+        timeout_s=_read(_SECONDS, "timeout_s", body.pop("timeout_s", None)),
+        in_background=_read(_TRUTH, "async", body.pop("async", False)) or in_background_by(request),
+    )
     catalogue = await catalogue_with(gateway, who(request).tenant, body)
-    return await _run(request, gateway, validate(body, catalogue), priority=priority)
+    return await _run(request, gateway, validate(body, catalogue), how)
 
 
 @router.post(
@@ -62,16 +80,23 @@ async def template(request: Request, name: str) -> Response:
     offered = await known(gateway, tenant, name)
     given: dict[str, JsonValue] = await document(request)
     inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
-    return await _run(request, gateway, filled(offered.template, given, gateway.catalogue, inner), template=offered)
+    checked = filled(offered.template, given, gateway.catalogue, inner)
+    asked = request.query_params
+    how = _How(
+        priority=_read(_PRIORITY, "priority", asked.get("priority", Priority.MEDIUM)),
+        timeout_s=_read(_SECONDS, "timeout_s", asked.get("timeout_s")),
+        in_background=in_background_by(request),
+    )
+    return await _run(request, gateway, checked, how, template=offered)
 
 
 async def _run(
     request: Request,
     gateway: Gateway,
     checked: Valid | Invalid,
+    how: _How,
     *,
     template: Offered | None = None,
-    priority: Priority = Priority.MEDIUM,
 ) -> Response:
     if isinstance(checked, Invalid):
         raise Refusal(422, checked.problems)
@@ -80,16 +105,18 @@ async def _run(
         checked.workflow,
         template=template.name if template is not None else None,
         version=template.version if template is not None else None,
-        priority=priority,
+        priority=how.priority,
         now=datetime.now(UTC),
-        timeout_s=gateway.listings.timeout_s,
+        timeout_s=how.timeout_s or gateway.listings.timeout_s,
     )
+    if how.in_background:
+        return await begun(gateway, birth)
     return respond(await gateway.answered(birth), to_workflow)
 
 
-def _priority(found: object) -> Priority:
+def _read(kind: TypeAdapter[T], name: str, found: object) -> T:
     try:
-        return _PRIORITY.validate_python(found)
+        return kind.validate_python(found)
     except ValidationError as error:
-        known = ", ".join(Priority)
-        raise Refusal(422, (Problem("$.priority", "enum", f"{found!r} is not a priority; known: {known}"),)) from error
+        said = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise Refusal(422, (Problem(f"$.{name}", str(said["type"]), f"{found!r}: {said['msg']}"),)) from error
