@@ -193,9 +193,9 @@ class Executor:
         """Return what a call's answer is kept by; None: it is not."""
         if not self.caches or command.cache is False:
             return None
-        parameters = route.parameters.model_dump(mode="json", exclude_none=True)
-        if not caching.may_cache(command, parameters):
+        if not caching.may_cache(command, {"temperature": route.parameters.temperature}):
             return None
+        parameters = route.parameters.model_dump(mode="json", exclude_none=True)
         return caching.key_of(command, (route.provider, route.base_url, route.model), parameters)
 
     async def _passing(self, chain: Sequence[str], role: str) -> tuple[str, bool] | Wait:
@@ -285,10 +285,10 @@ class Executor:
     async def _insist(self, route: Route, ledger: Ledger) -> Permit:
         """Take another permit for an attempt that is claimed already, however long it takes."""
         permit = await self.permits.take(route, ledger.command)
-        if not isinstance(permit, Busy):
-            return permit
-        await asyncio.sleep(min(permit.seconds, max(0.05, self._left_s(ledger.command))))
-        return await self._insist(route, ledger)
+        while isinstance(permit, Busy):
+            await asyncio.sleep(min(permit.seconds, max(0.05, self._left_s(ledger.command))))
+            permit = await self.permits.take(route, ledger.command)
+        return permit
 
     async def _ask(self, ledger: Ledger, started: AttemptStarted, route: Route, working: Working) -> Answered | Failed:
         """Send one claimed attempt, its text going out as it comes in."""

@@ -5,14 +5,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.executor.pricing import ANSWER_TOKENS
+from services.executor.pricing import most_tokens
 from services.executor.windows import Later, Reserved, reserve, settle
 from shared.bus.connection import Bus
 from shared.bus.grants import Full, Granted, Grants
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall
 from shared.contracts.health import TokenWindow
-from shared.conversation import tokens_of
 from shared.topology import Window
 
 USE_WITHIN_S = 0.9
@@ -92,8 +91,7 @@ class Permits:
             await self._settle(limit, permit.reserved, used=tokens)
 
     async def _hold(self, limit: Limit, route: Route, call: ExecuteCall, most: int) -> Reserved | Later:
-        asked = sum(tokens_of(message) for message in call.messages)
-        wanted = asked + (call.max_tokens or route.parameters.max_tokens or ANSWER_TOKENS)
+        wanted = sum(most_tokens(call, route))
         for _ in range(TRIES):
             record, revision = await self.bus.limits.get(limit.name, TokenWindow)
             found = reserve(record, now_s=time.time(), tokens=wanted, most=most)

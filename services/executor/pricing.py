@@ -34,8 +34,13 @@ def priced(outcome: Answered | Failed, route: Route, prices: PriceBook) -> Answe
     return replace(outcome, cost_usd=cost_usd)
 
 
+def most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
+    """Return about how many tokens a call tells, and the most that its answer may have."""
+    answer = call.max_tokens or route.parameters.max_tokens or ANSWER_TOKENS
+    return sum(tokens_of(message) for message in call.messages), answer
+
+
 def reserved_usd(call: ExecuteCall, route: Route, prices: PriceBook) -> float:
     """Return the most that an attempt can cost, by about how many tokens it takes; 0 where the price is unknown."""
-    asked = sum(tokens_of(message) for message in call.messages)
-    answer = call.max_tokens or route.parameters.max_tokens or ANSWER_TOKENS
+    asked, answer = most_tokens(call, route)
     return prices.most(route.provider, route.model, prompt_tokens=asked, answer_tokens=answer) or 0.0

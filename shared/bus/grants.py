@@ -6,7 +6,6 @@ a moment after its grant was taken, and that moment is not always the same. With
 prompt one could come closer together than their grants, and the provider would count one too many.
 """
 
-import asyncio
 import contextlib
 import json
 import random
@@ -77,5 +76,4 @@ class Grants:
         if oldest and oldest[0].time:
             stored = datetime.fromisoformat(oldest[0].time[:26].rstrip("Z") + "+00:00")
             left_s = window.lives_s - (datetime.now(UTC) - stored).total_seconds()
-        await asyncio.sleep(0)
         return max(LEAST_WAIT_S, left_s) + self.chance.random() * min(1.0, window.seconds / 4)

@@ -110,9 +110,12 @@ def to_plan(ended: RunEnded, figures: Mapping[str, Figures]) -> Answer:
 
 def saving_usd(ended: RunEnded) -> float | None:
     """Return what was saved against the baseline; negative: it cost more."""
-    if ended.baseline_usd is None or not ended.spent.cost_known:
-        return None
-    return round(ended.baseline_usd - ended.spent.cost_usd, 9)
+    return difference(ended.baseline_usd, ended.spent.cost_usd, known=ended.spent.cost_known)
+
+
+def difference(baseline_usd: float | None, cost_usd: float, *, known: bool) -> float | None:
+    """Return a baseline less a cost; None where either is not known."""
+    return round(baseline_usd - cost_usd, 9) if baseline_usd is not None and known else None
 
 
 def to_estimate(found: Estimate) -> EstimateBody:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import show
+from services.gateway.http.answers import difference
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Body, Failure
@@ -250,9 +251,7 @@ def _line(row: Any, questions: list[OpenQuestion]) -> RunLine:
         cost_usd=round(row["cost_usd"], 9),
         cost_known=not row["unknown_costs"],
         baseline_usd=row["baseline_usd"],
-        saving_usd=round(row["baseline_usd"] - row["cost_usd"], 9)
-        if row["baseline_usd"] is not None and not row["unknown_costs"]
-        else None,
+        saving_usd=difference(row["baseline_usd"], row["cost_usd"], known=not row["unknown_costs"]),
         saved_usd=round(row["saved_usd"], 9),
         simulated=bool(row["simulated"]),
         href=f"/runs/{row['run_id']}",

@@ -130,6 +130,7 @@ class Following(Response):
         place = _Place(self._after)
         await wire.write(b"retry: 1000\n\n")
         await self._tell(wire, place)
+        place.over = place.over or await self._ended_before(place.seq)
         while not place.over:
             heard = [await queue.get()]
             while not queue.empty():
@@ -158,8 +159,6 @@ class Following(Response):
                 place.over = place.over or name == "ended"
             if not page:
                 break
-        if not place.over and place.seq and await self._ended_before(place.seq):
-            place.over = True
 
     async def _ended_before(self, seq: int) -> bool:
         """Whether the reader has had the end already."""

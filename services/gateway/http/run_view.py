@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from services.gateway.chronicle import Chronicle
+from services.gateway.http.answers import difference
 from services.gateway.http.models import ErrorBody
 from services.gateway.http.run_models import (
     AttemptView,
@@ -268,7 +269,7 @@ def ledger(run: Chronicle) -> Ledger:
         cost_usd=cost_usd,
         cost_known=known,
         baseline_usd=baseline,
-        saving_usd=round(baseline - cost_usd, 9) if baseline is not None and known else None,
+        saving_usd=difference(baseline, cost_usd, known=known),
         tokens=sum(usage.total_tokens for _, _, usage in costs),
         reused=sum(1 for one in calls if one.reused_from is not None),
         saved_usd=sum(one.saved_usd for one in calls),
