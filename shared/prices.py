@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from shared.config.errors import ConfigInvalid, Problem, json_path
 from shared.contracts.message import Usage
@@ -30,13 +30,41 @@ class Override(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: float = Field(ge=0, description="Of what the model is told.")
-    output: float = Field(ge=0, description="Of what it says, reasoning included.")
+    input: float | None = Field(default=None, ge=0, description="Of what the model is told.")
+    output: float | None = Field(default=None, ge=0, description="Of what it says, reasoning included.")
     cached_input: float | None = Field(default=None, ge=0, description="Of what it was told before; absent: as input.")
     image: float | None = Field(default=None, ge=0, description="US dollars an image.")
     second: float | None = Field(default=None, ge=0, description="US dollars a second of video.")
     note: str = Field(default="", description="Where it comes from, and of which day.")
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if (self.input is None) != (self.output is None):
+            raise ValueError("input and output belong together")
+        if self.input is None and self.image is None and self.second is None:
+            raise ValueError("a price: input and output, image, or second")
+        return self
+
+
+FINE: Final = frozenset({"4k", "2160p"})
+IMAGE_TOKENS: Final = 2_000
+"""Of one image, where a model is paid by tokens: what a large one takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What an image or a second of video costs; `fine_second_usd`: in 4K. Google's price list of November 2026."""
+
+    image_usd: float | None = None
+    second_usd: float | None = None
+    fine_second_usd: float | None = None
+
+
+_MEDIA: Final = {
+    "imagen-4-ultra": Media(image_usd=0.06),
+    "veo-3.1": Media(second_usd=0.40, fine_second_usd=0.60),
+}
+"""By how a model's id begins, behind its vendor."""
 
 _FILE: Final = TypeAdapter(dict[str, Override])
 
@@ -79,18 +107,26 @@ class PriceBook:
         """Return a model's price of a token."""
         override = self.overrides.get(model)
         if override is not None:
+            if override.input is None or override.output is None:
+                return None
             return Price(override.input / _MILLION, override.output / _MILLION)
         return price_of(provider, model)
 
-    def cost(self, provider: str, model: str, usage: Usage) -> tuple[float, Source] | None:
-        """Return what tokens cost, and by whose word."""
+    def cost(
+        self, provider: str, model: str, usage: Usage, *, resolution: str | None = None
+    ) -> tuple[float, Source] | None:
+        """Return what was used costs, and by whose word. `resolution`: of a video."""
         override = self.overrides.get(model)
         if override is not None:
-            cached = min(usage.cached_tokens, usage.prompt_tokens)
-            again = override.cached_input if override.cached_input is not None else override.input
-            fresh = (usage.prompt_tokens - cached) * override.input
-            return (fresh + cached * again + usage.completion_tokens * override.output) / _MILLION, "override"
-        found = _by_table(provider, model, usage)
+            found = _overridden(override, usage)
+            return None if found is None else (found, "override")
+        listed = next((price for name, price in _MEDIA.items() if model.rpartition("/")[2].startswith(name)), None)
+        if listed is not None:
+            found = _listed(listed, usage, fine=str(resolution).lower() in FINE)
+        elif usage.video_s or (usage.images and not usage.total_tokens):
+            found = None
+        else:
+            found = _by_table(provider, model, usage)
         return None if found is None else (found, "table")
 
     def most(self, provider: str, model: str, *, prompt_tokens: int, answer_tokens: int) -> float | None:
@@ -122,8 +158,37 @@ def _by_table(provider: str, model: str, usage: Usage) -> float | None:
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         **({"cache_read_tokens": cached} if cached else {}),
+        **({"output_image_tokens": usage.image_tokens} if usage.image_tokens else {}),
     )
     return None if priced is None else float(priced.total_price)
+
+
+def _overridden(override: Override, usage: Usage) -> float | None:
+    """Return what was used costs by an operator's prices; None where they leave out what it needs."""
+    cost_usd = 0.0
+    of_images = usage.image_tokens if override.image is not None else 0
+    if usage.images and override.image is None and not usage.total_tokens:
+        return None
+    if usage.video_s and override.second is None:
+        return None
+    cost_usd += usage.images * (override.image or 0.0) + usage.video_s * (override.second or 0.0)
+    if override.input is not None and override.output is not None:
+        cached = min(usage.cached_tokens, usage.prompt_tokens)
+        again = override.cached_input if override.cached_input is not None else override.input
+        fresh = (usage.prompt_tokens - cached) * override.input
+        cost_usd += (fresh + cached * again + (usage.completion_tokens - of_images) * override.output) / _MILLION
+    elif not (usage.images or usage.video_s):
+        return None
+    return cost_usd
+
+
+def _listed(price: Media, usage: Usage, *, fine: bool) -> float | None:
+    second_usd = price.fine_second_usd if fine else price.second_usd
+    if (usage.images and price.image_usd is None) or (usage.video_s and second_usd is None):
+        return None
+    if not (usage.images or usage.video_s):
+        return None
+    return usage.images * (price.image_usd or 0.0) + usage.video_s * (second_usd or 0.0)
 
 
 @lru_cache(maxsize=512)

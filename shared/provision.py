@@ -24,6 +24,7 @@ def limits_of(configuration: Configuration, environment: Environment) -> Limits:
         retention_days=configuration.orchestration.state_retention_days,
         replicas=environment.replicas,
         cache_s=configuration.orchestration.cache_s,
+        artifact_days=configuration.orchestration.artifact_retention_days,
         grants={name: windows for name, limit in configuration.rate_limiting.items() if (windows := windows_of(limit))},
     )
 

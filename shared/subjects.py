@@ -152,6 +152,10 @@ class Facts:
     def attempt(self, purpose: Purpose, name: str, attempt: int) -> str:
         return f"{self.prefix}.call.{purpose}.{name}.attempt.{attempt}"
 
+    def job(self, purpose: Purpose, name: str, attempt: int) -> str:
+        """What a provider calls the long job that an attempt began."""
+        return f"{self.attempt(purpose, name, attempt)}.job"
+
     def settled(self, purpose: Purpose, name: str) -> str:
         return f"{self.prefix}.call.{purpose}.{name}.settled"
 

@@ -35,6 +35,7 @@ REGISTRY = "registry"
 BREAKERS = "breakers"
 LIMITS = "limits"
 CACHE = "cache"
+ARTIFACTS = "artifacts"
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 2.0
@@ -81,6 +82,8 @@ class Limits:
     replicas: int = 1
     cache_s: float = 3_600
     """For how long an answer stands for the very same call."""
+    artifact_days: float = 7
+    """For how long images and videos that models made are kept."""
     grants: Mapping[str, tuple[Window, ...]] = field(default_factory=dict)
     """By limit: how often a provider may be asked."""
 
@@ -290,4 +293,7 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
         keys(CACHE, "answers that stand for the very same call; the executor's", max(1.0, limits.cache_s), 100_000),
         keys(LIMITS, "tokens of the last minute, by limit; the executor's", DAY_S, 1_000),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
+        objects(
+            ARTIFACTS, "what models made, `<tenant>/<artifact>`; written by the executor", limits.artifact_days * DAY_S
+        ),
     )

@@ -4,12 +4,13 @@ from typing import Final
 
 from simulator.admin import Admin
 from simulator.exchange import JSON, Exchange, Receive, Scope, Send
+from simulator.google.api import Google
 from simulator.latency import PROFILES
 from simulator.openrouter.api import OpenRouter
 from simulator.simulation import Simulation
 
 HEALTHY: Final = b'{"status":"ok","simulated":true}'
-NOTHING: Final = b'{"detail":"nothing here; there are /api/v1, /__sim/ and /healthz"}'
+NOTHING: Final = b'{"detail":"nothing here; there are /api/v1, /v1beta, /__sim/ and /healthz"}'
 
 
 class App:
@@ -17,7 +18,7 @@ class App:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self._rooms = (OpenRouter(simulation), Admin(simulation))
+        self._rooms = (OpenRouter(simulation), Google(simulation), Admin(simulation))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

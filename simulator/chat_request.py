@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final, Literal, NamedTuple
 
-Kind = Literal["letter", "plan", "json", "prose"]
+Kind = Literal["letter", "plan", "json", "prose", "image", "video"]
 
 CHARS_PER_TOKEN: Final = 4
 MESSAGE_TOKENS: Final = 4

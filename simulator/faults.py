@@ -169,6 +169,13 @@ class Usage(_Fault):
     cached_tokens: int = Field(default=0, ge=0)
 
 
+class JobFails(_Fault):
+    """A video is taken on, and then comes to nothing: an error, the safety filter, or a job that nobody knows of."""
+
+    kind: Literal["job"]
+    how: Literal["error", "filtered", "lost"] = "error"
+
+
 Fault = Annotated[
     Status
     | RateLimit
@@ -187,11 +194,12 @@ Fault = Annotated[
     | InvalidPlan
     | Scripted
     | ServedBy
+    | JobFails
     | Usage,
     Field(discriminator="kind"),
 ]
 
-_ONLY_FOR: Final[dict[str, Kind]] = {"wrong_letter": "letter", "invalid_plan": "plan"}
+_ONLY_FOR: Final[dict[str, Kind]] = {"wrong_letter": "letter", "invalid_plan": "plan", "job": "video"}
 """Faults that mean nothing to other requests: those do not count."""
 
 
@@ -203,7 +211,7 @@ class Match(_Part):
     contains: str | None = None
     """Part of the last user message or of the system prompt."""
     answers: Kind | None = None
-    """What is asked for: letter, plan, json (another schema), prose."""
+    """What is asked for: letter, plan, json (another schema), prose, image, video."""
     stream: bool | None = None
     header: dict[str, str] = Field(default_factory=dict)
     """Headers and their whole values, names in any case."""

@@ -27,6 +27,10 @@ class Profile(BaseModel):
     jitter: float = Field(default=0.0, ge=0, le=5)
     distribution: Distribution = "constant"
     tokens_per_chunk: int = Field(default=8, ge=1, le=10_000)
+    image_ms: float = Field(default=0.0, ge=0, le=600_000)
+    """An image."""
+    video_ms: float = Field(default=0.0, ge=0, le=3_600_000)
+    """A video, from its submission until it is done."""
 
     @cached_property
     def waits(self) -> bool:
@@ -36,8 +40,24 @@ class Profile(BaseModel):
 
 PROFILES: Final[dict[str, Profile]] = {
     "zero": Profile(tokens_per_chunk=24),
-    "fast": Profile(first_token_ms=20, per_token_ms=0.2, jitter=0.2, distribution="uniform", tokens_per_chunk=12),
-    "realistic": Profile(first_token_ms=450, per_token_ms=12, jitter=0.4, distribution="lognormal", tokens_per_chunk=4),
+    "fast": Profile(
+        first_token_ms=20,
+        per_token_ms=0.2,
+        jitter=0.2,
+        distribution="uniform",
+        tokens_per_chunk=12,
+        image_ms=200,
+        video_ms=1_500,
+    ),
+    "realistic": Profile(
+        first_token_ms=450,
+        per_token_ms=12,
+        jitter=0.4,
+        distribution="lognormal",
+        tokens_per_chunk=4,
+        image_ms=8_000,
+        video_ms=60_000,
+    ),
 }
 
 

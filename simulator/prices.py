@@ -45,9 +45,37 @@ TABLE: Final[dict[str, tuple[Price, ...]]] = {
             long_completion=15.0,
         ),
     ),
+    "gemini-3-pro-image": (Price(_KNOWN_SINCE, 2.0, 12.0, 65_536),),
+    "gemini-3.1-flash-image": (Price(_KNOWN_SINCE, 0.5, 3.0, 65_536),),
     "x-ai/grok-4-fast": (Price(_KNOWN_SINCE, 0.20, 0.50, 2_000_000),),
 }
 """From the providers' public price lists of November 2026, each model's entries oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPrice:
+    """USD an image, a million image tokens, a second of video, a second of it in 4K."""
+
+    image: float = 0.04
+    million_tokens: float | None = None
+    second: float = 0.40
+    fine_second: float = 0.60
+
+
+MEDIA: Final[dict[str, MediaPrice]] = {
+    "imagen-4-ultra": MediaPrice(image=0.06),
+    "gemini-3-pro-image": MediaPrice(million_tokens=120.0),
+    "gemini-3.1-flash-image": MediaPrice(million_tokens=60.0),
+    "veo-3.1": MediaPrice(),
+}
+"""By how a model's id begins, behind its vendor."""
+
+
+def media_price_of(model: str) -> MediaPrice:
+    """Return what a model's images and videos cost."""
+    name = model.rpartition("/")[2]
+    return next((price for known, price in MEDIA.items() if name.startswith(known)), MediaPrice())
+
 
 UNLISTED: Final = Price(_KNOWN_SINCE, 0.50, 1.50, 2_000_000)
 """What a model costs that is not in the table: new ids appear faster than tables are kept."""

@@ -5,27 +5,32 @@ import os
 import random
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from faststream.nats import NatsMessage
 
+from services.executor.artifacts import Artifacts
 from services.executor.attempts import RULES, Policy, Rule
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.claims import STILL
 from services.executor.handlers import Executor
+from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
-from services.executor.providers import ChatProvider
+from services.executor.providers import JobProvider, Provider
+from services.executor.providers.google import Google
 from services.executor.providers.openai_chat import OpenAiChat
+from services.executor.providers.openrouter_media import OpenRouterMedia
 from services.executor.running import Running
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.config import ConfigInvalid, Configuration, Problem
 from shared.config.environment import Environment
-from shared.config.providers import Route, routes
+from shared.config.providers import GOOGLE_AI, Route, routes
 from shared.contracts.commands import CancelRun
 from shared.contracts.ids import Lane
 from shared.contracts.message import ErrorType
+from shared.outward import Outward
 from shared.pool import pool
 from shared.prices import PriceBook
 from shared.provision import windows_of
@@ -83,20 +88,40 @@ def limits(configuration: Configuration) -> dict[str, Limit]:
 
 
 class Providers:
-    """One adapter a server, for the life of the process."""
+    """One adapter for what a server makes, for the life of the process."""
 
-    def __init__(self) -> None:
-        self._chat: dict[str, ChatProvider] = {}
+    def __init__(self, outward: Outward | None = None) -> None:
+        self._outward = outward or Outward()
+        self._chat: dict[str, OpenAiChat] = {}
+        self._google: dict[str, Google] = {}
+        self._media: dict[str, OpenRouterMedia] = {}
 
-    def chat(self, route: Route) -> ChatProvider:
+    def answering(self, route: Route) -> Provider:
+        """Return who answers a route's calls at once."""
+        if route.protocol == GOOGLE_AI:
+            return self._google_at(route)
+        if route.lane is Lane.IMAGE:
+            return self._media_at(route)
         found = self._chat.get(route.base_url)
         if found is None:
             found = self._chat[route.base_url] = OpenAiChat()
         return found
 
+    def taking_jobs(self, route: Route) -> JobProvider:
+        """Return who takes on a route's jobs."""
+        return self._google_at(route) if route.protocol == GOOGLE_AI else self._media_at(route)
+
+    def _google_at(self, route: Route) -> Google:
+        return self._google.setdefault(route.base_url, Google(self._outward))
+
+    def _media_at(self, route: Route) -> OpenRouterMedia:
+        return self._media.setdefault(route.base_url, OpenRouterMedia(self._outward))
+
     async def close(self) -> None:
-        for provider in self._chat.values():
+        there: list[Provider | JobProvider] = [*self._chat.values(), *self._google.values(), *self._media.values()]
+        for provider in there:
             await provider.close()
+        await self._outward.close()
 
 
 def build(environment: Environment, configuration: Configuration, sizes: Mapping[Lane, int] = PLACES) -> Service:
@@ -105,10 +130,11 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
     prices = PriceBook.read(environment.prices)
 
     async def assemble(bus: Bus) -> Work:
-        providers = Providers()
+        outward = Outward(environment.allowed_networks)
+        providers = Providers(outward)
         there = routes(configuration, environment)
         # The table takes a tenth of a second to read: not while calls wait.
-        await asyncio.to_thread(lambda: [prices.price(route.provider, route.model) for route in there.values()])
+        await asyncio.to_thread(lambda: [prices.price(route.priced_as, route.model) for route in there.values()])
         circuit = configuration.error_handling.circuit_breaker
         settings = Settings(circuit.failure_threshold, circuit.open_s, circuit.half_open_requests)
         breakers = Breakers(bus, settings, lambda: datetime.now(UTC))
@@ -119,7 +145,14 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             routes=there,
             fallbacks=configuration.model_fallbacks,
             policy=policy(configuration),
-            provider=providers.chat,
+            provider=providers.answering,
+            jobs=Jobs(bus, providers.taking_jobs, prices, lambda: datetime.now(UTC)),
+            artifacts=Artifacts(
+                bus,
+                outward,
+                lambda: datetime.now(UTC),
+                timedelta(days=configuration.orchestration.artifact_retention_days),
+            ),
             running=running,
             now=lambda: datetime.now(UTC),
             jitter=random.random,

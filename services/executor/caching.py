@@ -35,6 +35,7 @@ def key_of(call: ExecuteCall, asked: Sequence[str], parameters: Mapping[str, Jso
         call.max_tokens,
         call.top_p,
         call.response_schema,
+        call.settings,
     ]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))
     return f"{call.run.tenant}.{digest.hexdigest()}"
@@ -46,6 +47,7 @@ def kept(fact: CallSettled, now: datetime) -> CachedAnswer | None:
         return None
     return CachedAnswer(
         text=fact.text,
+        artifacts=fact.artifacts,
         role=fact.role,
         provider=fact.provider or "",
         model=fact.model or "",
@@ -59,6 +61,11 @@ def kept(fact: CallSettled, now: datetime) -> CachedAnswer | None:
     )
 
 
+def stands(found: CachedAnswer, until: datetime) -> bool:
+    """Whether everything that an answer refers to is still there by then."""
+    return all(one.expires_at > until for one in found.artifacts)
+
+
 def answered(call: ExecuteCall, found: CachedAnswer) -> CallSettled:
     """Return the settlement of a call that the cache answers: it costs nothing, and says what it would have."""
     return CallSettled(
@@ -67,6 +74,7 @@ def answered(call: ExecuteCall, found: CachedAnswer) -> CallSettled:
         purpose=call.purpose,
         outcome="answered",
         text=found.text,
+        artifacts=found.artifacts,
         role=found.role,
         asked_role=call.role,
         provider=found.provider,

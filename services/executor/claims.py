@@ -16,7 +16,7 @@ from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Retry, Verdict
 from shared.config.providers import Route
-from shared.contracts.events import AttemptStarted
+from shared.contracts.events import AttemptStarted, JobSubmitted
 from shared.observe import metrics
 from shared.prices import PriceBook
 from shared.topology import CALLS
@@ -99,6 +99,11 @@ class Claims:
             if await self.bus.log.exists(facts.settled(purpose, call)):
                 return Done()
             if started is None:
+                return None
+            named = await self.bus.log.read(facts.job(purpose, call, started.attempt), JobSubmitted)
+            if named is not None:
+                log.info("job.resumed", extra={"attempt": started.attempt, "operation": named.job.operation})
+                ledger.job, ledger.role = named.job, named.job.role
                 return None
             log.warning(
                 "attempt.unknown", extra={"attempt": started.attempt, "model": started.model, "by": started.claimed_by}

@@ -3,20 +3,24 @@
 import asyncio
 import logging
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import assert_never
 
 from services.executor import caching, settlement, taxonomy
+from services.executor.artifacts import Artifacts, Unusable
 from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings
 from services.executor.breaker import Go, Wait
 from services.executor.breakers import Breakers
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
+from services.executor.jobs import Jobs, started_by
 from services.executor.limits import Busy, Permit, Permits
 from services.executor.pricing import priced
-from services.executor.providers import Answered, Asked, ChatProvider, Failed
+from services.executor.providers import Answered, Asked, Failed, Pending, Provider
 from services.executor.providers.openai_wire import trimmed
 from services.executor.running import Cancelled, Running, Working
 from services.executor.settlement import MOST_UNKNOWN, Ledger, attempt_fault, fault
@@ -28,9 +32,10 @@ from shared.bus.errors import BusError, Unavailable
 from shared.bus.payloads import PayloadMissing
 from shared.config.providers import Route
 from shared.contracts.cache import CachedAnswer
-from shared.contracts.commands import ExecuteCall
+from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.events import AttemptStarted, CallSettled, CallWrittenOff
-from shared.contracts.message import Fault, Unreadable
+from shared.contracts.ids import Lane, Purpose
+from shared.contracts.message import Artifact, Fault, Unreadable
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
@@ -55,7 +60,9 @@ class Executor:
     routes: Mapping[str, Route]
     fallbacks: Mapping[str, Sequence[str]]
     policy: Policy
-    provider: Callable[[Route], ChatProvider]
+    provider: Callable[[Route], Provider]
+    jobs: Jobs
+    artifacts: Artifacts
     running: Running
     now: Callable[[], datetime]
     jitter: Callable[[], float]
@@ -103,6 +110,12 @@ class Executor:
         if (known := await self._known(ledger, self.routes[role])) is not None:
             return await self._settle(known)
         while True:
+            if ledger.job is not None:
+                on = await self._follow(ledger, delivery, working, chain)
+                if not isinstance(on, str):
+                    return on
+                role = on
+                continue
             if (over := self._over(ledger)) is not None:
                 return await self._fail(ledger, over)
             passing = await self._passing(chain, role)
@@ -113,8 +126,12 @@ class Executor:
                 alone = [f"{one.provider} ({one.model})" for one in routes]
                 return await self._fail(ledger, settlement.left_alone(alone, passing.seconds))
             role, probe = passing
-            route = self.routes[role]
-            made = await self._attempt(ledger, working, route)
+            route = self.routes[role].at(turn(command, ledger.next_attempt))
+            try:
+                asked = await self.artifacts.resolved(command, route)
+            except Unusable as error:
+                return await self._fail(ledger, fault(error.failed.verdict, str(error)))
+            made = await self._attempt(ledger, asked, working, route)
             if probe and (made is None or isinstance(made, Busy)):
                 await self.breakers.put_probe_back(route)
             if isinstance(made, Busy):
@@ -128,40 +145,104 @@ class Executor:
                     return elsewhere
                 role = ledger.role if ledger.role in chain else chain[0]
                 continue
-            started, outcome, took_s = made
-            if isinstance(outcome, Answered):
+            if isinstance(made, MediaJob):
                 await self.breakers.answered(route, probe=probe)
-                fact = settlement.answered(ledger, started, outcome, took_s=took_s, simulated=route.simulated)
-                verdict = await self._settle(fact)
-                await self._keep(command, route, fact)
-                return verdict
-            why = self._take(ledger, started, outcome)
-            await self.breakers.failed(route, outcome.verdict, why.message, probe=probe)
-            if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED):
-                return await self._fail(ledger, why, started)
-            decision = decide(
-                ledger.failed,
-                outcome.verdict,
-                retry_after_s=outcome.retry_after_s,
-                chain=chain,
-                policy=self.policy,
-                left_s=self._left_s(command),
-                jitter=self.jitter(),
+                ledger.job = made
+                continue
+            on = await self._conclude(ledger, delivery, working, chain, route, made, probe=probe)
+            if not isinstance(on, str):
+                return on
+            role = on
+
+    async def _follow(
+        self, ledger: Ledger, delivery: Delivery, working: Working, chain: Sequence[str]
+    ) -> Verdict | str:
+        """Ask after the job until it is time to wait for it elsewhere; or return the role to go on with."""
+        command, job = ledger.command, ledger.job
+        assert job is not None
+        there = self.routes.get(job.role)
+        route = there.at(turn(command, job.attempt)) if there is not None else None
+        while isinstance(found := await self.jobs.follow(ledger, route, working), Pending):
+            if found.after_s > IN_PLACE_S:
+                return await self._put_back(ledger, delivery, found.after_s)
+            await asyncio.sleep(found.after_s)
+        ledger.job = None
+        took_s = max(0.0, (self.now() - job.submitted_at).total_seconds())
+        made = (started_by(command, job), found, took_s)
+        return await self._conclude(ledger, delivery, working, chain, route or self.routes[chain[0]], made)
+
+    async def _conclude(
+        self,
+        ledger: Ledger,
+        delivery: Delivery,
+        working: Working,
+        chain: Sequence[str],
+        route: Route,
+        made: tuple[AttemptStarted, Answered | Failed, float],
+        *,
+        probe: bool = False,
+    ) -> Verdict | str:
+        """Settle the call by an attempt's outcome; or return the role to go on with."""
+        command = ledger.command
+        started, outcome, took_s = made
+        artifacts: tuple[Artifact, ...] = ()
+        if isinstance(outcome, Answered) and outcome.media:
+            outcome, artifacts = await self._store(started, command.purpose, outcome)
+        if isinstance(outcome, Answered):
+            await self.breakers.answered(route, probe=probe)
+            fact = settlement.answered(
+                ledger, started, outcome, took_s=took_s, simulated=route.simulated, artifacts=artifacts
             )
-            match decision:
-                case GiveUp():
-                    return await self._fail(ledger, decision.fault, started)
-                case Next():
-                    log.info("attempt.fallback", extra={"from_role": role, "to_role": decision.role})
-                    role = decision.role
-                case Again() if decision.after_s > IN_PLACE_S:
-                    return await self._put_back(ledger, delivery, decision.after_s)
-                case Again():
-                    try:
-                        async with working.cancellable():
-                            await asyncio.sleep(decision.after_s)
-                    except Cancelled as reason:
-                        return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {reason}"), started)
+            verdict = await self._settle(fact)
+            await self._keep(command, route, fact)
+            return verdict
+        why = self._take(ledger, started, outcome)
+        await self.breakers.failed(route, outcome.verdict, why.message, probe=probe)
+        if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED):
+            return await self._fail(ledger, why, started)
+        decision = decide(
+            ledger.failed,
+            outcome.verdict,
+            retry_after_s=outcome.retry_after_s,
+            chain=chain,
+            policy=self.policy,
+            left_s=self._left_s(command),
+            jitter=self.jitter(),
+        )
+        match decision:
+            case GiveUp():
+                return await self._fail(ledger, decision.fault, started)
+            case Next():
+                log.info("attempt.fallback", extra={"from_role": started.role, "to_role": decision.role})
+                return decision.role
+            case Again() if decision.after_s > IN_PLACE_S:
+                return await self._put_back(ledger, delivery, decision.after_s)
+            case Again():
+                try:
+                    async with working.cancellable():
+                        await asyncio.sleep(decision.after_s)
+                except Cancelled as reason:
+                    return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {reason}"), started)
+                return started.role
+        assert_never(decision)
+
+    async def _store(
+        self, started: AttemptStarted, purpose: Purpose, answer: Answered
+    ) -> tuple[Answered | Failed, tuple[Artifact, ...]]:
+        """Store what was made and paid for, however long the store is away."""
+        until_s = time.monotonic() + INSIST_S
+        while True:
+            try:
+                return await self.artifacts.keep(started, purpose, answer)
+            except Unavailable as error:
+                if time.monotonic() > until_s:
+                    raise
+                log.warning("artifact.waits", extra={"error": str(error)})
+            except BusError as error:
+                refused = Failed(
+                    taxonomy.NOT_STORED, f"what was made cannot be stored: {error}", cost_usd=answer.cost_usd
+                )
+                return replace(refused, usage=answer.usage), ()
 
     def _over(self, ledger: Ledger) -> Fault | None:
         """Return why nothing is asked any more; None: there is time, and nothing against it."""
@@ -179,6 +260,8 @@ class Executor:
         if key is None:
             return None
         found, _ = await self.bus.cache.get(key, CachedAnswer)
+        if found is not None and not caching.stands(found, command.run.deadline_at):
+            found = None
         metrics.CACHED.labels("miss" if found is None else "hit").inc()
         return None if found is None else caching.answered(command, found)
 
@@ -228,11 +311,12 @@ class Executor:
         return (command.run.deadline_at - self.now()).total_seconds()
 
     async def _attempt(
-        self, ledger: Ledger, working: Working, route: Route
-    ) -> tuple[AttemptStarted, Answered | Failed, float] | Busy | None:
+        self, ledger: Ledger, asked: ExecuteCall, working: Working, route: Route
+    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | None:
         """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already.
 
-        `Busy`: the provider's limit is used up, and nothing was claimed.
+        `asked`: the call with its images. `MediaJob`: it began one, which is to be asked after. `Busy`: the provider's
+        limit is used up, and nothing was claimed.
         """
         async with self.concurrency.get(route.role, _NO_LIMIT):
             permit = await self.permits.take(route, ledger.command)
@@ -254,10 +338,13 @@ class Executor:
             if working.cancelled is not None:
                 return started, Failed(taxonomy.CANCELLED, f"cancelled before it was asked: {working.cancelled}"), 0.0
             began_s = time.monotonic()
-            outcome = await self._ask(ledger, started, route, working)
+            outcome = await self._ask(ledger, asked, started, route, working)
             took_s = time.monotonic() - began_s
             point("executor.answered")
-            await self.permits.used(route, permit, outcome.usage.total_tokens)
+            tokens = 0 if isinstance(outcome, MediaJob) else outcome.usage.total_tokens
+            await self.permits.used(route, permit, tokens)
+        if isinstance(outcome, MediaJob):
+            return outcome
         if isinstance(outcome, Failed):
             verdict = taxonomy.worth_repeating(outcome.verdict, outcome.status, self.policy.retryable)
             if verdict == taxonomy.CONTEXT and not _can_shrink(ledger, route.role):
@@ -290,7 +377,9 @@ class Executor:
             permit = await self.permits.take(route, ledger.command)
         return permit
 
-    async def _ask(self, ledger: Ledger, started: AttemptStarted, route: Route, working: Working) -> Answered | Failed:
+    async def _ask(
+        self, ledger: Ledger, call: ExecuteCall, started: AttemptStarted, route: Route, working: Working
+    ) -> Answered | Failed | MediaJob:
         """Send one claimed attempt, its text going out as it comes in."""
         command = ledger.command
         budget_s = self._left_s(command)
@@ -298,18 +387,21 @@ class Executor:
             budget_s = min(budget_s, command.timeout_s)
         smaller = halvings(ledger.failed, route.role, taxonomy.ANSWER_LENGTH.code)
         trims = halvings(ledger.failed, route.role, taxonomy.CONTEXT.code)
+        asked = Asked(call, started.attempt, smaller, trims)
+        if route.lane is Lane.VIDEO:
+            return await self.jobs.submit(asked, started, route, working, max(0.0, budget_s))
         deltas = Deltas(self.bus.client, command, started) if command.stream else None
         try:
             async with working.cancellable():
                 if deltas is not None:
                     await deltas.begin()
-                outcome = await self.provider(route).chat(
-                    Asked(command, started.attempt, smaller, trims),
+                outcome = await self.provider(route).ask(
+                    asked,
                     route,
                     budget_s=max(0.0, budget_s),
                     on_delta=deltas.send if deltas is not None else None,
                 )
-                return priced(outcome, route, self.prices)
+                return priced(outcome, route, self.prices, command.settings)
         except Cancelled as reason:
             return Failed(taxonomy.CANCELLED, f"cancelled: {reason}", cost_usd=None)
 
@@ -379,6 +471,11 @@ class Executor:
             cost_known=fact.cost_known,
         )
         await self.bus.log.write(subject, late)
+
+
+def turn(command: ExecuteCall, attempt: int) -> int:
+    """Return which of a provider's servers and keys an attempt takes: another than the one before, and known again."""
+    return zlib.crc32(f"{command.run.run_id}.{command.call}".encode()) + attempt
 
 
 def _can_shrink(ledger: Ledger, role: str) -> bool:

@@ -1,31 +1,41 @@
 """What an attempt costs: the provider's word first, then the price book's. Pure but for the price table's date."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from services.executor.providers import Answered, Failed
+from services.executor.providers.durations import seconds_of
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall
+from shared.contracts.ids import Lane
+from shared.contracts.message import Usage
 from shared.conversation import tokens_of
-from shared.prices import PriceBook
+from shared.prices import IMAGE_TOKENS, PriceBook
 
 ANSWER_TOKENS: Final = 4_096
 """Of an answer that nothing bounds: what providers stop at where they are told nothing."""
 
 
-def priced(outcome: Answered | Failed, route: Route, prices: PriceBook) -> Answered | Failed:
+MOST_IMAGES: Final = 64
+
+
+def priced(
+    outcome: Answered | Failed, route: Route, prices: PriceBook, settings: Mapping[str, object] | None = None
+) -> Answered | Failed:
     """Return an outcome with what it cost, where the provider says what was used but not what it charges.
 
     Without a word about tokens, or with a model that nobody has a price for, it stays unknown: it is never free.
     """
     if outcome.cost_usd is not None:
         return replace(outcome, priced_by="provider") if isinstance(outcome, Answered) else outcome
-    if not outcome.usage.total_tokens:
+    used = outcome.usage
+    if not (used.total_tokens or used.images or used.video_s):
         return outcome
-    model = outcome.model if isinstance(outcome, Answered) else None
-    found = prices.cost(route.provider, route.model, outcome.usage)
-    if found is None and model is not None:
-        found = prices.cost(route.provider, model, outcome.usage)
+    resolution = {**route.parameters.extra, **(settings or {})}.get("resolution")
+    names = [route.model, *([outcome.model] if isinstance(outcome, Answered) and outcome.model else [])]
+    asked = (prices.cost(route.priced_as, name, used, resolution=str(resolution)) for name in names)
+    found = next((one for one in asked if one is not None), None)
     if found is None:
         return outcome
     cost_usd, source = found
@@ -41,6 +51,17 @@ def most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
 
 
 def reserved_usd(call: ExecuteCall, route: Route, prices: PriceBook) -> float:
-    """Return the most that an attempt can cost, by about how many tokens it takes; 0 where the price is unknown."""
+    """Return the most that an attempt can cost, by about how much it takes; 0 where the price is unknown."""
     asked, answer = most_tokens(call, route)
-    return prices.most(route.provider, route.model, prompt_tokens=asked, answer_tokens=answer) or 0.0
+    if route.lane is Lane.TEXT:
+        return prices.most(route.priced_as, route.model, prompt_tokens=asked, answer_tokens=answer) or 0.0
+    settings = {**route.parameters.extra, **call.settings}
+    if route.lane is Lane.VIDEO:
+        used = Usage(video_s=seconds_of(settings))
+    else:
+        count = settings.get("num_images")
+        images = count if isinstance(count, int) and 1 <= count <= MOST_IMAGES else 1
+        each = images * IMAGE_TOKENS
+        used = Usage(prompt_tokens=asked, completion_tokens=each, image_tokens=each, images=images)
+    found = prices.cost(route.priced_as, route.model, used, resolution=str(settings.get("resolution")))
+    return 0.0 if found is None else found[0]

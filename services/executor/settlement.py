@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from services.executor.providers import Answered, Failed
 from services.executor.taxonomy import BREAKER_OPEN, EXECUTOR_DIED, LIMIT_REACHED, NO_PROVIDER, Verdict
-from shared.contracts.commands import ExecuteCall, FailedAttempt, UnknownAttempt
+from shared.contracts.commands import ExecuteCall, FailedAttempt, MediaJob, UnknownAttempt
 from shared.contracts.events import AttemptStarted, CallSettled
-from shared.contracts.message import Fault, Run, Usage
+from shared.contracts.message import Artifact, Fault, Run, Usage
 
 MOST_UNKNOWN = 3
 """Executors that may die on a call before it is taken for what kills them."""
@@ -22,11 +22,13 @@ class Ledger:
     unknown: list[UnknownAttempt] = field(default_factory=list)
     role: str = ""
     """Of the latest attempt, else the one asked for."""
+    job: MediaJob | None = None
+    """The latest attempt's, while it goes on."""
 
     @classmethod
     def of(cls, command: ExecuteCall) -> "Ledger":
         role = command.failed[-1].role if command.failed else command.role
-        return cls(command, list(command.failed), list(command.unknown), role)
+        return cls(command, list(command.failed), list(command.unknown), role, command.job)
 
     @property
     def next_attempt(self) -> int:
@@ -55,7 +57,8 @@ class Ledger:
 
     def put_back(self) -> ExecuteCall:
         """Return the command that goes on where this one stops."""
-        return self.command.model_copy(update={"failed": tuple(self.failed), "unknown": tuple(self.unknown)})
+        known = {"failed": tuple(self.failed), "unknown": tuple(self.unknown), "job": self.job}
+        return self.command.model_copy(update=known)
 
 
 def fault(verdict: Verdict, message: str, status: int | None = None) -> Fault:
@@ -100,7 +103,13 @@ def left_alone(models: Sequence[str], seconds: float) -> Fault:
 
 
 def answered(
-    ledger: Ledger, started: AttemptStarted, answer: Answered, *, took_s: float, simulated: bool
+    ledger: Ledger,
+    started: AttemptStarted,
+    answer: Answered,
+    *,
+    took_s: float,
+    simulated: bool,
+    artifacts: tuple[Artifact, ...] = (),
 ) -> CallSettled:
     """Return the fact of a call that was answered."""
     command = ledger.command
@@ -110,6 +119,7 @@ def answered(
         purpose=command.purpose,
         outcome="answered",
         text=answer.text,
+        artifacts=artifacts,
         role=started.role,
         asked_role=command.role,
         provider=started.provider,

@@ -62,7 +62,7 @@ _QUOTA = Verdict("persistent", "quota_exhausted", repeat=False)
 _PAYMENT = Verdict("persistent", "payment_required", repeat=False)
 _AUTHENTICATION = Verdict("persistent", "authentication")
 _PERMISSION = Verdict("persistent", "permission_denied")
-_MODEL_GONE = Verdict("persistent", "model_not_found", repeat=False)
+MODEL_GONE: Final = Verdict("persistent", "model_not_found", repeat=False)
 _REDIRECT = Verdict("persistent", "unexpected_redirect", repeat=False)
 _INVALID = Verdict("logical", "invalid_request", repeat=False)
 _POLICY = Verdict("logical", "content_policy", repeat=False)
@@ -72,7 +72,7 @@ CONTEXT: Final = Verdict("resource", "context_too_long", smaller=True, at_once=T
 ANSWER_LENGTH: Final = Verdict("resource", "answer_length", smaller=True)
 _BODY = Verdict("resource", "request_too_large", repeat=False)
 _PROVIDER_ERROR = Verdict("transient", "provider_error")
-_UNAVAILABLE = Verdict("transient", "provider_unavailable")
+UNAVAILABLE: Final = Verdict("transient", "provider_unavailable")
 _OVERLOADED = Verdict("transient", "provider_overloaded")
 _PROVIDER_TIMEOUT = Verdict("transient", "provider_timeout")
 
@@ -99,6 +99,10 @@ BREAKER_OPEN: Final = Verdict("transient", "breaker_open", repeat=False)
 NO_PROVIDER: Final = Verdict("persistent", "no_provider", repeat=False)
 UNKNOWN_ROLE: Final = Verdict("logical", "unknown_role", repeat=False)
 UNREADABLE: Final = Verdict("logical", "unreadable_command", repeat=False)
+ARTIFACT_GONE: Final = Verdict("logical", "artifact_gone", repeat=False)
+IMAGE_UNUSABLE: Final = Verdict("logical", "image_unusable", repeat=False)
+NOT_STORED: Final = Verdict("fatal", "artifact_not_stored", repeat=False)
+JOB_LOST: Final = Verdict("transient", "job_lost")
 EXECUTOR_DIED: Final = Verdict("fatal", "executor_died", repeat=False)
 
 
@@ -118,11 +122,11 @@ TABLE: Final[tuple[Row, ...]] = (
         "payment_required": _PAYMENT,
         "in_flight_budget_exhausted": _IN_FLIGHT,
         "permission_denied": _PERMISSION,
-        "not_found": _MODEL_GONE,
+        "not_found": MODEL_GONE,
         "timeout": _PROVIDER_TIMEOUT,
         "rate_limit_exceeded": _RATE,
         "server": _PROVIDER_ERROR,
-        "provider_unavailable": _UNAVAILABLE,
+        "provider_unavailable": UNAVAILABLE,
         "provider_overloaded": _OVERLOADED,
     }),
     *_rows(Seen.CODE, {
@@ -138,8 +142,8 @@ TABLE: Final[tuple[Row, ...]] = (
         "invalid_api_key": _AUTHENTICATION,
         "authentication_error": _AUTHENTICATION,
         "permission_error": _PERMISSION,
-        "model_not_found": _MODEL_GONE,
-        "not_found_error": _MODEL_GONE,
+        "model_not_found": MODEL_GONE,
+        "not_found_error": MODEL_GONE,
         "insufficient_quota": _QUOTA,
         "billing_hard_limit_reached": _QUOTA,
         "in_flight_budget_exhausted": _IN_FLIGHT,
@@ -156,15 +160,15 @@ TABLE: Final[tuple[Row, ...]] = (
         "OUT_OF_RANGE": _INVALID,
         "UNAUTHENTICATED": _AUTHENTICATION,
         "PERMISSION_DENIED": _PERMISSION,
-        "NOT_FOUND": _MODEL_GONE,
-        "UNIMPLEMENTED": _MODEL_GONE,
+        "NOT_FOUND": MODEL_GONE,
+        "UNIMPLEMENTED": MODEL_GONE,
         "RESOURCE_EXHAUSTED": _RATE,
         "ABORTED": _PROVIDER_ERROR,
         "CANCELLED": _PROVIDER_ERROR,
         "UNKNOWN": _PROVIDER_ERROR,
         "INTERNAL": _PROVIDER_ERROR,
         "DATA_LOSS": _PROVIDER_ERROR,
-        "UNAVAILABLE": _UNAVAILABLE,
+        "UNAVAILABLE": UNAVAILABLE,
         "DEADLINE_EXCEEDED": _PROVIDER_TIMEOUT,
     }),
     *_rows(Seen.STATUS, {
@@ -173,16 +177,16 @@ TABLE: Final[tuple[Row, ...]] = (
         "401": _AUTHENTICATION,
         "402": _PAYMENT,
         "403": _PERMISSION,
-        "404": _MODEL_GONE,
+        "404": MODEL_GONE,
         "408": _PROVIDER_TIMEOUT,
-        "410": _MODEL_GONE,
+        "410": MODEL_GONE,
         "413": _BODY,
         "422": _INVALID,
         "425": _PROVIDER_ERROR,
         "429": _RATE,
         "4xx": _INVALID,
         "500": _PROVIDER_ERROR,
-        "502": _UNAVAILABLE,
+        "502": UNAVAILABLE,
         "503": _OVERLOADED,
         "504": _PROVIDER_TIMEOUT,
         "524": _PROVIDER_TIMEOUT,
@@ -217,6 +221,10 @@ TABLE: Final[tuple[Row, ...]] = (
         "no provider for the role": NO_PROVIDER,
         "role not configured": UNKNOWN_ROLE,
         "command unreadable": UNREADABLE,
+        "an artifact that the call refers to is not there": ARTIFACT_GONE,
+        "an image that the call is to look at cannot be had": IMAGE_UNUSABLE,
+        "what was made cannot be stored": NOT_STORED,
+        "a provider's job that cannot be asked about": JOB_LOST,
         "executors died on it": EXECUTOR_DIED,
     }),
 )  # fmt: skip

@@ -136,8 +136,14 @@ def listings_of(configuration: Configuration, environment: Environment) -> Listi
 
     Keys are the executor's alone, so a key that is missing here says nothing.
     """
-    if environment.openrouter_api_key is None:
-        environment = replace(environment, openrouter_api_key=SecretStr("held by the executor"))
+    held = SecretStr("held-by-the-executor")
+    names = {name for provider in configuration.providers.values() for name in provider.api_key_env}
+    environment = replace(
+        environment,
+        openrouter_api_key=environment.openrouter_api_key or held,
+        google_ai_api_key=environment.google_ai_api_key or held,
+        variables={**dict.fromkeys(names, held.get_secret_value()), **environment.variables},
+    )
     prompts = configuration.base_ai_prompts
     models = tuple(
         OfferedModel(

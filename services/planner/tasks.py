@@ -93,6 +93,7 @@ def task_call(
         response_schema_name=SCHEMA_NAME if task.expand else "output" if schema is not None else None,
         stream=True,
         timeout_s=task.timeout_s,
+        settings=dict(task.config.model_extra or {}),
         cache=task.config.cache,
         category=category,
     )

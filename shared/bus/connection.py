@@ -11,8 +11,9 @@ from shared.bus.buckets import Bucket
 from shared.bus.jetstream import JetStream
 from shared.bus.live import Live
 from shared.bus.log import Log
+from shared.bus.objects import Objects
 from shared.bus.payloads import Payloads
-from shared.topology import BREAKERS, CACHE, LIMITS, REGISTRY, RUNS, SESSIONS
+from shared.topology import ARTIFACTS, BREAKERS, CACHE, LIMITS, REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
 
@@ -63,6 +64,7 @@ class Bus:
     breakers: Bucket
     limits: Bucket
     cache: Bucket
+    artifacts: Objects
     on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def reconnected(self) -> None:
@@ -90,4 +92,5 @@ async def open_bus(client: Client) -> Bus:
         breakers=Bucket(BREAKERS, jetstream, payloads),
         limits=Bucket(LIMITS, jetstream, payloads),
         cache=Bucket(CACHE, jetstream, payloads),
+        artifacts=Objects(ARTIFACTS, jetstream),
     )

@@ -15,6 +15,7 @@ from pydantic import JsonValue, ValidationError
 from shared.config.errors import json_path
 from shared.config.flow import RequestFlow
 from shared.config.keys import Location, Notes
+from shared.config.roles import BUILT_IN
 from shared.config.templates import Template
 from shared.contracts.workflow import Workflow
 from shared.workflows.validation import Catalogue, Invalid, validate
@@ -57,6 +58,7 @@ def check(document: dict[str, JsonValue], notes: Notes) -> None:
     if not isinstance(models, dict):
         return
     _needed(models, notes)
+    _providers(document, models, notes)
     for location, value in _references(document):
         _is_role(location, value, models, notes)
     _fallbacks(document, models, notes)
@@ -83,6 +85,18 @@ def _needed(models: Mapping[str, JsonValue], notes: Notes) -> None:
     for role, why in NEEDED.items():
         if role not in models:
             notes.refuse(("ai_models", role), None, f"this role: {why}")
+
+
+def _providers(document: JsonValue, models: Mapping[str, JsonValue], notes: Notes) -> None:
+    own = at(document, ("providers",))
+    known = (*BUILT_IN, *(own if isinstance(own, dict) else ()))
+    for role, model in models.items():
+        provider = at(model, ("provider",))
+        if isinstance(provider, str) and provider not in known:
+            notes.refuse(("ai_models", role, "provider"), provider, f"a provider{hint(provider, known)}")
+    for name in own if isinstance(own, dict) else ():
+        if name in BUILT_IN or name == "simulator":
+            notes.refuse(("providers", name), name, "another name: this provider is built in")
 
 
 def _references(document: JsonValue) -> Iterator[tuple[Location, JsonValue]]:
@@ -147,10 +161,12 @@ def _fallbacks(document: JsonValue, models: Mapping[str, JsonValue], notes: Note
 
 def _limits(document: JsonValue, notes: Notes) -> None:
     limits = at(document, ("rate_limiting",))
+    own = at(document, ("providers",))
+    known = (*LIMITED, *(own if isinstance(own, dict) else ()))
     for provider, limit in limits.items() if isinstance(limits, dict) else ():
         here: Location = ("rate_limiting", provider)
-        if provider not in LIMITED:
-            notes.warn(here, f"no provider{hint(provider, LIMITED)}; the limit is not used")
+        if provider not in known:
+            notes.warn(here, f"no provider{hint(provider, known)}; the limit is not used")
         algorithm = at(limit, ("algorithm",))
         if isinstance(algorithm, str) and algorithm != "sliding_window":
             notes.warn((*here, "algorithm"), f"{algorithm!r} is not used: requests are counted in sliding windows")

@@ -1,13 +1,14 @@
 """The whole of `orchestration_config.json`."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from shared.config.flow import RequestFlow
 from shared.config.operation import ApiEndpoints, ApiKeys, Orchestration, Queuing, Scaling, System
 from shared.config.reliability import ErrorHandling, Monitoring, RateLimit
-from shared.config.roles import BasePrompt, Model
+from shared.config.roles import BasePrompt, Model, Provider
 from shared.config.section import Section
 from shared.config.templates import Template
 
@@ -30,6 +31,9 @@ class Configuration(Section):
     )
     queuing: Queuing = Field(default_factory=Queuing, description="How waiting requests share the places.")
     scaling: Scaling = Field(default_factory=Scaling, description="Between how many copies an autoscaler moves.")
+    providers: Mapping[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")], Provider] = Field(
+        default_factory=dict, description="Servers beside the built-in ones, by the name that ai_models call them."
+    )
     ai_models: Mapping[str, Model] = Field(min_length=1, description="Who plays each role, by the role's name.")
     base_ai_prompts: Mapping[str, BasePrompt] = Field(
         default_factory=dict,
@@ -50,7 +54,8 @@ class Configuration(Section):
     )
     rate_limiting: Mapping[str, RateLimit] = Field(
         default_factory=_rate_limits,
-        description="How much each provider may be asked: openrouter, google_ai, openai_compatible, simulator.",
+        description="How much each provider may be asked: openrouter, google_ai, openai_compatible, simulator, or one "
+        "of providers.",
     )
     monitoring: Monitoring = Field(default_factory=Monitoring, description="How the system is watched.")
 

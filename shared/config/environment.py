@@ -1,7 +1,8 @@
 """What the environment says: where things are, and the secrets. One meaning a variable, everywhere."""
 
+import ipaddress
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -11,6 +12,7 @@ from shared.config.errors import ConfigInvalid, Problem
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,11 @@ class Environment:
     """SEGUE_SIMULATOR_URL: base URL of a simulator that plays OpenRouter."""
     simulator_port: int = 8200
     """SEGUE_SIMULATOR_PORT: the port on which `segue up` starts the simulator."""
+    allowed_networks: tuple[Network, ...] = ()
+    """SEGUE_ALLOWED_NETWORKS: networks of your own, such as 10.1.0.0/16, from which images may be fetched and to which
+    callbacks may go, with commas between; unset: public addresses alone."""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """All of them: the keys of `providers` have names of their own."""
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> "Environment":
@@ -89,10 +96,24 @@ class Environment:
             prices=take("SEGUE_PRICES", Path, None),
             simulator_url=take("SEGUE_SIMULATOR_URL", _url, None),
             simulator_port=take("SEGUE_SIMULATOR_PORT", _port, 8200),
+            allowed_networks=take("SEGUE_ALLOWED_NETWORKS", _networks, ()),
+            variables=dict(env),
         )
         if take.problems:
             raise ConfigInvalid("environment", take.problems)
         return found
+
+    def secret(self, name: str) -> SecretStr | None:
+        """Return a variable that holds a key; None when it is not set. Raises `ConfigInvalid`."""
+        take = _Taker(self.variables)
+        found = take(name, _key, None)
+        if take.problems:
+            raise ConfigInvalid("environment", take.problems)
+        return found
+
+    def key(self, name: str) -> SecretStr | None:
+        """Return one of the two keys that have fields of their own, by its variable."""
+        return {"OPENROUTER_API_KEY": self.openrouter_api_key, "GOOGLE_AI_API_KEY": self.google_ai_api_key}.get(name)
 
     def level(self, configured: str) -> str:
         """Return the log level: SEGUE_LOG_LEVEL where it is set, else the configuration's."""
@@ -177,6 +198,13 @@ def _host(text: str) -> str:
     if any(map(str.isspace, text)) or "/" in text:
         raise _Wrong("an address or a host name, such as 127.0.0.1 or 0.0.0.0")
     return text
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
+    except ValueError as error:
+        raise _Wrong("networks such as 10.1.0.0/16 or fd00::/8, with commas between") from error
 
 
 def _key(text: str) -> SecretStr:

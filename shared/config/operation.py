@@ -1,17 +1,16 @@
 """Sections about how the system runs: identity, endpoints, orchestration, queues, scaling."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, JsonValue, SecretStr, StringConstraints, model_validator
+from pydantic import Field, JsonValue, SecretStr, model_validator
 
-from shared.config.section import CamelSection, Section
+from shared.config.section import CamelSection, HttpUrl, Section
 
 RATIO_TOLERANCE = 0.01
 
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+\S*$")]
 
 
 def with_level(value: JsonValue, key: str) -> JsonValue:
@@ -104,6 +103,9 @@ class Orchestration(CamelSection):
     )
     state_retention_days: float = Field(
         default=30, gt=0, le=3650, description="Days that runs and their facts are kept before they are removed."
+    )
+    artifact_retention_days: float = Field(
+        default=7, gt=0, le=3650, description="Days that images and videos which models made are kept."
     )
     cache_s: float = Field(
         default=3_600,

@@ -1,20 +1,30 @@
 """Where each role's calls go: a pure function of the configuration and the environment."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from shared.config.configuration import Configuration
 from shared.config.environment import Environment
-from shared.config.roles import Model, ModelParameters
+from shared.config.roles import Model, ModelParameters, Provider
 from shared.contracts.ids import Lane
 
 OPENAI_COMPATIBLE: Final = "openai_compatible"
 OPENROUTER: Final = "openrouter"
 GOOGLE_AI: Final = "google_ai"
 SIMULATOR: Final = "simulator"
+KEY_VARIABLES: Final = {OPENROUTER: "OPENROUTER_API_KEY", GOOGLE_AI: "GOOGLE_AI_API_KEY"}
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One server of a provider, and one key for it."""
+
+    base_url: str
+    api_key: SecretStr | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,7 @@ class Route:
 
     role: str
     provider: str
-    """`openrouter`, `google_ai` or `openai_compatible`: whose protocol is spoken. A simulator speaks OpenRouter's."""
+    """`openrouter`, `google_ai`, `openai_compatible`, or a name of `providers`."""
     base_url: str
     api_key: SecretStr | None
     model: str
@@ -35,6 +45,23 @@ class Route:
     """Why no call of this role can be made, and what to set; None when one can."""
     limit: str | None = None
     """Which entry of `rate_limiting` holds for it; None: no limit."""
+    protocol: str = OPENROUTER
+    """What is spoken: `openrouter`, `google_ai` or `openai_compatible`."""
+    others: tuple[Instance, ...] = ()
+    """Further servers and keys of the same provider: attempts go round."""
+
+    @property
+    def priced_as(self) -> str:
+        """Whose prices hold where a provider says none: of whom the protocol is."""
+        return self.protocol
+
+    def at(self, turn: int) -> "Route":
+        """Return the route by way of one of its servers and keys; each `turn` takes the next."""
+        if not self.others:
+            return self
+        there = (Instance(self.base_url, self.api_key), *self.others)
+        chosen = there[turn % len(there)]
+        return replace(self, base_url=chosen.base_url, api_key=chosen.api_key)
 
 
 def lane(configuration: Configuration, role: str) -> Lane:
@@ -45,14 +72,21 @@ def lane(configuration: Configuration, role: str) -> Lane:
 def routes(configuration: Configuration, environment: Environment) -> Mapping[str, Route]:
     """Return the route of every role.
 
-    SEGUE_OPENAI_BASE_URL takes every text role; else SEGUE_SIMULATOR_URL does; else each goes to its own provider.
+    A role whose provider is one of `providers` goes there. Of the others, SEGUE_OPENAI_BASE_URL takes every text role;
+    else SEGUE_SIMULATOR_URL takes every role; else each goes to its own provider.
     """
-    return {role: _route(role, model, configuration, environment) for role, model in configuration.ai_models.items()}
+    return {role: route_of(role, model, configuration, environment) for role, model in configuration.ai_models.items()}
 
 
-def _route(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
+def route_of(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
+    """Return the route of one role."""
+    if (own := configuration.providers.get(model.provider)) is not None:
+        return _own(role, model, own, configuration, environment)
     if environment.openai_base_url is not None:
-        return _openai_compatible(role, model, configuration, environment, environment.openai_base_url)
+        if model.makes is Lane.TEXT:
+            return _openai_compatible(role, model, configuration, environment, environment.openai_base_url)
+        if environment.key(KEY_VARIABLES.get(model.provider, "")) is None and environment.simulator_url is None:
+            return _nobody(role, model, configuration, environment, environment.openai_base_url)
     if environment.simulator_url is not None:
         return _simulated(role, model, configuration, environment.simulator_url)
     match model.provider:
@@ -60,52 +94,50 @@ def _route(role: str, model: Model, configuration: Configuration, environment: E
             return _openrouter(role, model, configuration, environment)
         case "google_ai":
             return _google(role, model, configuration, environment)
-        case "openai_compatible":
+        case _:
             reason = f"role {role!r} has the provider openai_compatible: set SEGUE_OPENAI_BASE_URL to its server"
-            return _made(role, model, OPENAI_COMPATIBLE, "", None, unavailable=reason)
+            return _made(role, model, configuration, OPENAI_COMPATIBLE, [Instance("", None)], unavailable=reason)
+
+
+def _own(role: str, model: Model, own: Provider, configuration: Configuration, environment: Environment) -> Route:
+    """Return a route by way of an entry of `providers`."""
+    keys = [key for name in own.api_key_env if (key := environment.secret(name)) is not None]
+    reason = None
+    if own.api_key_env and not keys:
+        reason = f"role {role!r} needs the provider {model.provider!r} and there is no key: set {own.api_key_env[0]}"
+    elif own.protocol == OPENAI_COMPATIBLE and model.makes is Lane.VIDEO:
+        reason = f"role {role!r} makes videos, which OpenAI-compatible servers are not asked for"
+    there = [Instance(url.rstrip("/"), key) for key in (*keys, *(() if keys else (None,))) for url in own.base_url]
+    return _made(role, model, configuration, model.provider, there, protocol=own.protocol, unavailable=reason)
 
 
 def _openai_compatible(
     role: str, model: Model, configuration: Configuration, environment: Environment, base_url: str
 ) -> Route:
-    reason = None
-    if model.makes is not Lane.TEXT:
-        reason = (
-            f"role {role!r} makes {_plural(model.makes)} and has no provider: SEGUE_OPENAI_BASE_URL serves text only; "
-            f"unset it and set {_key_variable(model)}"
-        )
-    return Route(
-        role=role,
-        provider=OPENAI_COMPATIBLE,
-        base_url=base_url,
-        api_key=environment.openai_api_key,
-        model=environment.openai_model or model.model,
-        parameters=model.config,
-        lane=model.makes,
-        unavailable=reason,
-        limit=OPENAI_COMPATIBLE if OPENAI_COMPATIBLE in configuration.rate_limiting else None,
+    there = [Instance(base_url, environment.openai_api_key)]
+    route = _made(role, model, configuration, OPENAI_COMPATIBLE, there)
+    return replace(route, model=environment.openai_model or model.model)
+
+
+def _nobody(role: str, model: Model, configuration: Configuration, environment: Environment, base_url: str) -> Route:
+    """Return the route of a role that makes images or videos, where only a text server is given."""
+    reason = (
+        f"role {role!r} makes {_plural(model.makes)} and has no provider: SEGUE_OPENAI_BASE_URL serves text only; "
+        f"set {_key_variable(model)}"
     )
+    there = [Instance(base_url, environment.openai_api_key)]
+    return _made(role, model, configuration, OPENAI_COMPATIBLE, there, unavailable=reason)
 
 
 def _simulated(role: str, model: Model, configuration: Configuration, base_url: str) -> Route:
-    reason = None
-    if model.makes is not Lane.TEXT:
-        reason = (
-            f"role {role!r} makes {_plural(model.makes)} and has no provider: the simulator plays text models only; "
-            f"set {_key_variable(model)}"
-        )
-    return Route(
-        role=role,
-        provider=OPENROUTER,
-        base_url=base_url,
-        api_key=None,
-        model=model.model,
-        parameters=model.config,
-        lane=model.makes,
-        simulated=True,
-        unavailable=reason,
-        limit=SIMULATOR if SIMULATOR in configuration.rate_limiting else None,
-    )
+    """A simulator speaks every protocol; of a role without one of its own, OpenRouter's. It never gets a real key."""
+    protocol = GOOGLE_AI if model.provider == GOOGLE_AI else OPENROUTER
+    if protocol == GOOGLE_AI:
+        parts = urlsplit(base_url)
+        base_url = f"{parts.scheme}://{parts.netloc}/v1beta"
+    limit = SIMULATOR if SIMULATOR in configuration.rate_limiting else None
+    route = _made(role, model, configuration, protocol, [Instance(base_url, None)])
+    return replace(route, simulated=True, limit=limit)
 
 
 def _openrouter(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
@@ -117,9 +149,7 @@ def _openrouter(role: str, model: Model, configuration: Configuration, environme
             f"role {role!r} needs OpenRouter and there is no key: set OPENROUTER_API_KEY, or SEGUE_OPENAI_BASE_URL "
             "to any OpenAI-compatible server"
         )
-    elif model.makes is not Lane.TEXT:
-        reason = f"role {role!r} makes {_plural(model.makes)}, which this version does not ask of OpenRouter yet"
-    return _made(role, model, OPENROUTER, base_url, key, unavailable=reason, limits=configuration)
+    return _made(role, model, configuration, OPENROUTER, _instances(base_url, key), unavailable=reason)
 
 
 def _google(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
@@ -127,33 +157,41 @@ def _google(role: str, model: Model, configuration: Configuration, environment: 
     endpoints = configuration.api_endpoints
     endpoint = endpoints.google_veo if model.makes is Lane.VIDEO else endpoints.google_imagen
     base_url = endpoint.partition("/models")[0].rstrip("/")
+    reason = None
     if key is None:
         reason = f"role {role!r} needs Google's API and there is no key: set GOOGLE_AI_API_KEY"
-    else:
-        reason = f"role {role!r} needs Google's API, which is not executed by this version yet"
-    return _made(role, model, GOOGLE_AI, base_url, key, unavailable=reason, limits=configuration)
+    return _made(role, model, configuration, GOOGLE_AI, _instances(base_url, key), unavailable=reason)
+
+
+def _instances(base_url: str, keys: SecretStr | None) -> list[Instance]:
+    """Return a server once for each of its keys, which stand in one variable with commas between."""
+    if keys is None:
+        return [Instance(base_url, None)]
+    return [Instance(base_url, SecretStr(key)) for key in keys.get_secret_value().split(",") if key]
 
 
 def _made(
     role: str,
     model: Model,
+    configuration: Configuration,
     provider: str,
-    base_url: str,
-    key: SecretStr | None,
+    there: Sequence[Instance],
     *,
-    unavailable: str | None,
-    limits: Configuration | None = None,
+    protocol: str | None = None,
+    unavailable: str | None = None,
 ) -> Route:
     return Route(
         role=role,
         provider=provider,
-        base_url=base_url,
-        api_key=key,
+        base_url=there[0].base_url,
+        api_key=there[0].api_key,
         model=model.model,
         parameters=model.config,
         lane=model.makes,
         unavailable=unavailable,
-        limit=provider if limits is not None and provider in limits.rate_limiting else None,
+        limit=provider if provider in configuration.rate_limiting else None,
+        protocol=protocol or provider,
+        others=tuple(there[1:]),
     )
 
 
@@ -162,4 +200,4 @@ def _plural(makes: Lane) -> str:
 
 
 def _key_variable(model: Model) -> str:
-    return "GOOGLE_AI_API_KEY" if model.provider == "google_ai" else "OPENROUTER_API_KEY"
+    return KEY_VARIABLES.get(model.provider, KEY_VARIABLES[OPENROUTER])

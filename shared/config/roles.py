@@ -1,14 +1,15 @@
 """Sections about models: which serves each role, with which settings, and what each is told to be."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints
 
-from shared.config.section import Section
+from shared.config.section import HttpUrl, Section
 from shared.contracts.ids import Lane
 
-Provider = Literal["openrouter", "google_ai", "openai_compatible"]
+BUILT_IN: Final = ("openrouter", "google_ai", "openai_compatible")
+Protocol = Literal["openrouter", "google_ai", "openai_compatible"]
 
 VIDEO_SETTINGS = frozenset({"duration", "duration_seconds", "generate_audio", "fps"})
 IMAGE_SETTINGS = frozenset({"num_images", "aspect_ratio", "enhance_prompt", "image_size"})
@@ -32,10 +33,31 @@ class ModelParameters(Section):
         return self.__pydantic_extra__ or {}
 
 
+class Provider(Section):
+    """A server, or several alike, that models are asked of."""
+
+    protocol: Protocol = Field(default="openai_compatible", description="What it speaks.")
+    base_url: tuple[HttpUrl, ...] = Field(
+        min_length=1, description="Its base URL, such as http://10.0.0.7:8000/v1, or several: attempts go round."
+    )
+    api_key_env: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")], ...] = Field(
+        default=(), description="The environment variable with its key, or several: attempts go round. Never the key."
+    )
+
+    @classmethod
+    def shaped(cls, value: JsonValue) -> JsonValue:
+        if not isinstance(value, dict):
+            return value
+        alone = {name: [value[name]] for name in ("base_url", "api_key_env") if isinstance(value.get(name), str)}
+        return {**value, **alone}
+
+
 class Model(Section):
     """Who plays a role."""
 
-    provider: Provider = Field(description="Who serves the model.")
+    provider: str = Field(
+        min_length=1, description="Who serves the model: openrouter, google_ai, openai_compatible, or one of providers."
+    )
     model: str = Field(min_length=1, max_length=200, description="The model's id at its provider.")
     purpose: str = Field(default="", description="What the role is for, in words; the planning model reads it too.")
     config: ModelParameters = Field(default_factory=ModelParameters, description="How the model is asked.")

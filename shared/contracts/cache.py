@@ -2,13 +2,14 @@
 
 from pydantic import AwareDatetime, Field, NonNegativeFloat
 
-from shared.contracts.message import Message, Usage, Usd
+from shared.contracts.message import Artifact, Message, Usage, Usd
 
 
 class CachedAnswer(Message):
     """In the `cache` bucket under `<tenant>.<digest of all that matters>`; by executors, and gone with its time."""
 
     text: str
+    artifacts: tuple[Artifact, ...] = ()
     role: str
     provider: str
     model: str

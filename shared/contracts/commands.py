@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from shared.contracts.ids import CallName, Category, Lane, Purpose, RunId, TenantId, Verb
 from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
@@ -138,6 +138,21 @@ class UnknownAttempt(Part):
     reserved_usd: Usd = 0.0
 
 
+class MediaJob(Part):
+    """A long job that a provider has taken on: it is asked how far it is, and never given a second time."""
+
+    attempt: PositiveInt
+    role: str
+    provider: str
+    model: str
+    operation: str = Field(min_length=1, max_length=2_000)
+    """The provider's own name for it."""
+    reserved_usd: Usd = 0.0
+    submitted_at: AwareDatetime
+    polls: NonNegativeInt = 0
+    """How often it was asked in vain for want of an answer, in a row."""
+
+
 class ExecuteCall(Message):
     """Ask a model. Read by the executor of its lane.
 
@@ -161,6 +176,8 @@ class ExecuteCall(Message):
     stream: bool = False
     """Publish token deltas while the answer comes in."""
     timeout_s: NonNegativeFloat | None = None
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Of images and videos: `aspect_ratio`, `duration`, …, over the role's."""
     cache: bool | None = None
     """Whether an earlier answer to the very same call will do; None: if the model is asked at temperature 0."""
     category: Category | None = None
@@ -172,6 +189,8 @@ class ExecuteCall(Message):
     """Attempts so far, when this is the call put back to wait."""
     unknown: tuple[UnknownAttempt, ...] = ()
     """Of those before, the ones whose outcome died with their executor."""
+    job: MediaJob | None = None
+    """The job that its latest attempt began, when this is the call put back until that is looked at again."""
 
 
 class FinishRun(Message):

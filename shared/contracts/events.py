@@ -4,9 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from shared.contracts.commands import ChatRequest, FailedAttempt, Lineage, Spent, UnknownAttempt, WorkflowRequest
+from shared.contracts.commands import (
+    ChatRequest,
+    FailedAttempt,
+    Lineage,
+    MediaJob,
+    Spent,
+    UnknownAttempt,
+    WorkflowRequest,
+)
 from shared.contracts.ids import CallName, Category, Purpose, RunId
-from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
+from shared.contracts.message import OUTLINE_CHARS, Artifact, ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import Workflow
 
 
@@ -129,6 +137,17 @@ class AttemptStarted(Message):
     started_at: AwareDatetime
 
 
+class JobSubmitted(Message):
+    """A provider has taken an attempt's job on. `event.….call.<purpose>.<call>.attempt.<n>.job`, by the executor.
+
+    Whoever finds it goes on asking for that job instead of giving it again.
+    """
+
+    run: Run
+    call: CallName
+    job: MediaJob
+
+
 class Progress(Message):
     """How far a workflow is. In the `runs` bucket; the planner's own; it is there from the run's beginning to its end.
 
@@ -158,6 +177,8 @@ class CallSettled(Message):
     text: str | None = None
     text_chars: NonNegativeInt | None = None
     """Only in an outline, whose text is cut: how long the whole one is."""
+    artifacts: tuple[Artifact, ...] = ()
+    """What it made; `text` is their paths, one a line, for an answer without words."""
     fault: Fault | None = None
     role: str
     """The role that answered: another than asked for after a fallback."""
@@ -239,6 +260,8 @@ class RunEnded(Message):
     acknowledgement: str | None = None
     result: dict[str, JsonValue] | None = None
     """A workflow's variables and outputs by name."""
+    artifacts: tuple[Artifact, ...] = ()
+    """Images and videos that its calls made, in the order of the tasks."""
     fault: Fault | None = None
     failure: Failure | None = None
     """Of a workflow that failed, was cancelled or ran out of time."""

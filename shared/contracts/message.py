@@ -10,6 +10,7 @@ VERSION: Final = 1
 """The version that this build writes. It reads the same; a later one is refused, not guessed at."""
 
 
+ARTIFACT_PATH: Final = "/artifacts/"
 OUTLINE_CHARS: Final = 500
 """What an outline keeps of a long text."""
 
@@ -73,12 +74,16 @@ class Run(Part):
 
 
 class Usage(Part):
-    """Tokens as the provider counted them."""
+    """What the provider counted: tokens, images, seconds of video."""
 
     prompt_tokens: NonNegativeInt = 0
     completion_tokens: NonNegativeInt = 0
     cached_tokens: NonNegativeInt = 0
     reasoning_tokens: NonNegativeInt = 0
+    image_tokens: NonNegativeInt = 0
+    """Of the completion's, those that are images: they have a price of their own."""
+    images: NonNegativeInt = 0
+    video_s: NonNegativeFloat = 0.0
 
     @property
     def total_tokens(self) -> int:
@@ -90,7 +95,24 @@ class Usage(Part):
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            image_tokens=self.image_tokens + other.image_tokens,
+            images=self.images + other.images,
+            video_s=self.video_s + other.video_s,
         )
+
+
+class Artifact(Part):
+    """An image or a video that a model made. The bytes are in the object store `artifacts`; the gateway serves them."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    media_type: str
+    bytes: NonNegativeInt
+    expires_at: AwareDatetime
+
+    @property
+    def path(self) -> str:
+        """Where the gateway serves it; what stands for it in texts and in `input_image`."""
+        return f"{ARTIFACT_PATH}{self.id}"
 
 
 Usd = Annotated[NonNegativeFloat, Field(description="US dollars")]

@@ -8,6 +8,7 @@ from simulator.chat_request import Unreadable, read
 from simulator.exchange import JSON, Exchange, Gone, TooLarge
 from simulator.openrouter import catalogue, wire
 from simulator.openrouter.delivery import at_once, serve
+from simulator.openrouter.media import Media
 from simulator.openrouter.turn import CHAT, PREFIX, begin
 from simulator.simulation import Simulation
 
@@ -19,6 +20,7 @@ class OpenRouter:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
+        self._media = Media(simulation)
 
     @staticmethod
     def handles(path: str) -> bool:
@@ -28,6 +30,8 @@ class OpenRouter:
         method = exchange.method
         if path == CHAT and method == "POST":
             await self._chat(exchange)
+        elif self._media.handles(path):
+            await self._media.handle(exchange, path)
         elif path in _READABLE and method == "GET":
             await self._shown(exchange, path)
         elif path == CHAT or path in _READABLE:

@@ -94,7 +94,7 @@ class Turn:
         await self.exchange.respond(status, body, JSON, self.id_header, *headers)
 
 
-def begin(simulation: Simulation, exchange: Exchange, request: ChatRequest) -> Turn:
+def begin(simulation: Simulation, exchange: Exchange, request: ChatRequest, path: str = CHAT) -> Turn:
     """Put a request on the ledger, find the model that takes it and the fault that hits it there."""
     now = time.time()
     fault: Fault | None = None
@@ -105,7 +105,7 @@ def begin(simulation: Simulation, exchange: Exchange, request: ChatRequest) -> T
     entry = Entry(
         number=number,
         at=now,
-        path=CHAT,
+        path=path,
         model=fault.model if isinstance(fault, ServedBy) else request.model,
         kind=request.kind,
         stream=request.stream,

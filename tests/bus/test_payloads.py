@@ -12,15 +12,8 @@ import pytest
 
 from shared import subjects
 from shared.bus.connection import Bus
-from shared.bus.payloads import (
-    CHUNK_BYTES,
-    HEADER,
-    REFRESHED_AFTER,
-    STREAM,
-    PayloadCorrupt,
-    PayloadMissing,
-    Payloads,
-)
+from shared.bus.objects import CHUNK_BYTES
+from shared.bus.payloads import HEADER, REFRESHED_AFTER, PayloadCorrupt, PayloadMissing, Payloads
 from shared.contracts.commands import SubmitRequest
 from shared.contracts.events import RunAccepted, Session, Turn
 from shared.contracts.message import ChatMessage
@@ -28,6 +21,7 @@ from shared.topology import MAX_MESSAGE_BYTES, PAYLOADS, REQUESTS
 from tests.bus.ground import Ground, accepted, facts_of, request
 
 LARGE = 3_600_000
+STREAM = f"OBJ_{PAYLOADS}"
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 

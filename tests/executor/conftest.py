@@ -1,6 +1,7 @@
 """A real server with the real topology, an executor in this process, and a scripted provider."""
 
 import asyncio
+import ipaddress
 import json
 import secrets
 import time
@@ -15,10 +16,12 @@ from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from services.executor.app import Providers
+from services.executor.artifacts import Artifacts
 from services.executor.attempts import Policy
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.handlers import Executor
+from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
 from services.executor.running import Running
 from shared import subjects
@@ -32,7 +35,9 @@ from shared.contracts.commands import ExecuteCall
 from shared.contracts.events import AttemptStarted, CallSettled
 from shared.contracts.ids import Lane, Priority, Purpose
 from shared.contracts.message import ChatMessage, Message, Run
+from shared.outward import Outward
 from shared.pool import pool
+from shared.prices import PriceBook
 from shared.topology import EXECUTOR, Limits
 from tests.executor.standin import Standin
 
@@ -156,7 +161,8 @@ async def begin(world: World) -> AsyncIterator[Begin]:
 
     With `takes=False` it takes nothing by itself: a test hands it deliveries.
     """
-    providers = Providers()
+    outward = Outward((ipaddress.ip_network("127.0.0.0/8"),))
+    providers = Providers(outward)
     bus, provider = world.bus, world.provider
 
     async def started(
@@ -179,14 +185,16 @@ async def begin(world: World) -> AsyncIterator[Begin]:
             routes={**{role: route(role, provider.url) for role in roles}, **(routes or {})},
             fallbacks=fallbacks or {},
             policy=policy or Policy(base_s=0.05),
-            provider=providers.chat,
+            provider=providers.answering,
+            jobs=Jobs(bus, providers.taking_jobs, PriceBook(), lambda: datetime.now(UTC)),
+            artifacts=Artifacts(bus, outward, lambda: datetime.now(UTC), timedelta(days=7)),
             running=Running(),
             now=lambda: datetime.now(UTC),
             jitter=lambda: 0.5,
             **fields,
         )
         bus.on_reconnect.append(executor.claims.reconnected)
-        for lane in (Lane.TEXT, Lane.CONTROL):
+        for lane in Lane:
             world.pulls.append(pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16))
         for pull in world.pulls if takes else ():
             bus.on_reconnect.append(pull.on_reconnect)

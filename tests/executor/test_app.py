@@ -53,6 +53,6 @@ def test_places_by_lane() -> None:
 def test_one_adapter_a_server() -> None:
     """Roles of one server share its connections."""
     providers = Providers()
-    one = providers.chat(route("medium_ai", "http://one/v1"))
-    assert providers.chat(route("fast_ai", "http://one/v1")) is one
-    assert providers.chat(route("fast_ai", "http://two/v1")) is not one
+    one = providers.answering(route("medium_ai", "http://one/v1"))
+    assert providers.answering(route("fast_ai", "http://one/v1")) is one
+    assert providers.answering(route("fast_ai", "http://two/v1")) is not one

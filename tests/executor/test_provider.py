@@ -56,7 +56,7 @@ async def ask(
         texts.append(text)
 
     to = route("medium_ai", url or provider.url)
-    return await chat.chat(
+    return await chat.ask(
         Asked(call(**fields), 1), to, budget_s=budget_s, on_delta=on_delta if stream or heard is not None else None
     )
 
@@ -273,5 +273,5 @@ async def test_the_key_is_not_in_the_message(chat: OpenAiChat, provider: Standin
 async def test_a_real_provider_learns_nothing_about_runs(chat: OpenAiChat, provider: Standin) -> None:
     """The headers that name run, call and attempt go to a simulator only."""
     to = route("medium_ai", provider.url, simulated=False)
-    await chat.chat(Asked(call(), 1), to, budget_s=5, on_delta=None)
+    await chat.ask(Asked(call(), 1), to, budget_s=5, on_delta=None)
     assert not [name for name in provider.seen[0].headers if name.startswith("x-segue")]

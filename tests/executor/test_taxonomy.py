@@ -112,6 +112,10 @@ ours model|left|alone,|and|all|that|stand|in transient breaker_open -
 ours no|provider|for|the|role persistent no_provider -
 ours role|not|configured logical unknown_role -
 ours command|unreadable logical unreadable_command -
+ours an|artifact|that|the|call|refers|to|is|not|there logical artifact_gone -
+ours an|image|that|the|call|is|to|look|at|cannot|be|had logical image_unusable -
+ours what|was|made|cannot|be|stored fatal artifact_not_stored -
+ours a|provider's|job|that|cannot|be|asked|about transient job_lost r
 ours executors|died|on|it fatal executor_died -
 """
 ROWS = [line.split() for line in EXPECTED.strip().splitlines()]

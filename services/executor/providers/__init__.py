@@ -1,10 +1,10 @@
 """Adapters to whoever serves models. Each turns a call into one request and its answer, or failure, into a value."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from services.executor.taxonomy import Verdict
+from services.executor.taxonomy import JOB_LOST, MODEL_GONE, Verdict
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall
 from shared.contracts.message import Usage
@@ -13,6 +13,14 @@ PricedBy = Literal["provider", "override", "table"]
 
 OnDelta = Callable[[str], Awaitable[None]]
 """Gets each piece of text as it comes, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image or a video, as the provider made it."""
+
+    data: bytes
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,7 @@ class Answered:
     cost_usd: float | None = None
     """As the provider says, else by the price book; None: nobody knows."""
     priced_by: PricedBy | None = None
+    media: tuple[Media, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +67,60 @@ class Asked:
     """How often the session before the message is halved, because the whole was too long."""
 
 
-class ChatProvider(Protocol):
-    """Answers conversations."""
+def in_trouble(failed: Failed, after_s: float) -> "Pending | Failed":
+    """Return what follows when a job could not be asked after: mostly, to ask again. It is never given again for that.
 
-    async def chat(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
+    A provider that does not know the job has lost it, which says nothing of the model.
+    """
+    if failed.verdict == MODEL_GONE:
+        return replace(failed, verdict=JOB_LOST, cost_usd=None)
+    if failed.verdict.type in ("transient", "resource"):
+        return Pending(max(after_s, failed.retry_after_s or 0.0), failed)
+    return replace(failed, cost_usd=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A provider has taken a long job on."""
+
+    operation: str
+    """Its own name for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A job is not done yet."""
+
+    after_s: float
+    """When to ask again, in seconds."""
+    trouble: "Failed | None" = None
+    """Why it could not be asked after this time; the job itself goes on."""
+
+
+class Provider(Protocol):
+    """Answers a call at once: with a text, or with images."""
+
+    async def ask(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
         """Ask once, within `budget_s` seconds; never raises for what a provider does.
 
         With `on_delta` the answer is streamed. Cancelling aborts the request.
         """
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
+class JobProvider(Protocol):
+    """Takes on jobs that take minutes: videos."""
+
+    async def submit(self, asked: Asked, route: Route, *, budget_s: float) -> Submitted | Failed:
+        """Give the job, once; never raises for what a provider does."""
+        ...
+
+    async def poll(self, asked: Asked, route: Route, operation: str, *, budget_s: float) -> Pending | Answered | Failed:
+        """Ask how far a job is, and fetch what it made once it is done. Safe to repeat."""
         ...
 
     async def close(self) -> None:

@@ -45,11 +45,11 @@ class OpenAiChat:
     _omitted: dict[str, dict[str, str]] = field(default_factory=dict)
     _urls: dict[str, httpx.URL] = field(default_factory=dict)
 
-    async def chat(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
+    async def ask(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
         """Ask once; again at once only without a parameter that the server has just refused to know."""
         try:
             async with asyncio.timeout(budget_s):
-                outcome = await self._chat(asked, route, on_delta)
+                outcome = await self._patiently(asked, route, on_delta)
         except TimeoutError:
             return out_of_time(budget_s)
         if isinstance(outcome, Failed):
@@ -59,12 +59,12 @@ class OpenAiChat:
     async def close(self) -> None:
         await self.wire.close()
 
-    async def _chat(self, asked: Asked, route: Route, on_delta: OnDelta | None) -> Answered | Failed:
+    async def _patiently(self, asked: Asked, route: Route, on_delta: OnDelta | None) -> Answered | Failed:
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
         omit = dict(self._omitted.get(route.model, ()))
         for _ in range(MAX_REFUSED):
             fields = request_fields(asked, route.model, parameters, stream=on_delta is not None, omit=omit)
-            outcome = await self._ask(asked, route, fields, on_delta)
+            outcome = await self._once(asked, route, fields, on_delta)
             if not isinstance(outcome, Failed) or outcome.status is None or outcome.text_sent:
                 return outcome
             refused = refused_parameter(outcome.status, outcome.message, fields)
@@ -80,7 +80,7 @@ class OpenAiChat:
                 self._omitted.setdefault(route.model, {})[name] = instead
         return outcome
 
-    async def _ask(
+    async def _once(
         self, asked: Asked, route: Route, fields: dict[str, Any], on_delta: OnDelta | None
     ) -> Answered | Failed:
         """Send one request and read its answer."""

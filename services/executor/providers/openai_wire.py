@@ -11,14 +11,12 @@ from typing import Any
 from pydantic_core import from_json
 
 from services.executor.providers import Answered, Asked, Failed
+from services.executor.providers.amounts import MOST_TOKENS, MOST_USD, amount, shown, word
 from services.executor.providers.failures import read_fault
 from services.executor.taxonomy import CUT, EMPTY, MALFORMED, NOTHING_SAID, PROVIDER_ERROR, REFUSAL, SAFETY, Verdict
 from shared.contracts.message import ChatMessage, Usage
 
 DONE = b"[DONE]"
-MOST_TOKENS = 1e12
-MOST_USD = 1e6
-"""Of one answer. A provider that says more says nothing."""
 
 
 def request_fields(
@@ -75,22 +73,22 @@ def read_completion(data: bytes, now_s: float) -> Answered | Failed:
     except ValueError as error:
         return Failed(MALFORMED, f"the answer is not JSON: {error}", 200, cost_usd=None)
     if not isinstance(body, dict):
-        return Failed(MALFORMED, f"the answer is JSON, but not an object: {_shown(body)}", 200, cost_usd=None)
+        return Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200, cost_usd=None)
     usage, cost = usage_of(body.get("usage"))
     choice = _first(body.get("choices"))
     fault = body.get("error") or choice.get("error")
     if fault:
         return read_fault(200, fault, now_s, usage=usage, cost_usd=cost if body.get("usage") else 0.0)
     if not choice:
-        return Failed(MALFORMED, f"the answer has no choices: {_shown(body)}", 200, usage=usage, cost_usd=cost)
+        return Failed(MALFORMED, f"the answer has no choices: {shown(body)}", 200, usage=usage, cost_usd=cost)
     message = choice.get("message")
     if not isinstance(message, dict):
-        return Failed(MALFORMED, f"the answer has no message: {_shown(choice)}", 200, usage=usage, cost_usd=cost)
+        return Failed(MALFORMED, f"the answer has no message: {shown(choice)}", 200, usage=usage, cost_usd=cost)
     return conclude(
         text_of(message.get("content")),
         refusal=text_of(message.get("refusal")),
-        finish_reason=_word(choice.get("finish_reason")),
-        model=_word(body.get("model")),
+        finish_reason=word(choice.get("finish_reason")),
+        model=word(body.get("model")),
         usage=usage,
         cost_usd=cost,
     )
@@ -141,18 +139,18 @@ class StreamReader:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            self._fail(Failed(MALFORMED, f"an event of the stream is not a JSON object: {_shown(event)}", 200))
+            self._fail(Failed(MALFORMED, f"an event of the stream is not a JSON object: {shown(event)}", 200))
             return ""
         if body.get("usage") is not None:
             self._usage, self._cost_usd = usage_of(body["usage"])
             self._counted = True
-        self._model = _word(body.get("model")) or self._model
+        self._model = word(body.get("model")) or self._model
         choice = _first(body.get("choices"))
         fault = body.get("error") or choice.get("error")
         if fault:
             self._fail(read_fault(200, fault, now_s))
             return ""
-        self._finish_reason = _word(choice.get("finish_reason")) or self._finish_reason
+        self._finish_reason = word(choice.get("finish_reason")) or self._finish_reason
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return ""
@@ -208,6 +206,7 @@ def usage_of(usage: object) -> tuple[Usage, float | None]:
         completion_tokens=_count(usage.get("completion_tokens")),
         cached_tokens=_count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else 0,
         reasoning_tokens=_count(completion.get("reasoning_tokens")) if isinstance(completion, dict) else 0,
+        image_tokens=_count(completion.get("image_tokens")) if isinstance(completion, dict) else 0,
     ), _usd(usage.get("cost"))
 
 
@@ -227,24 +226,8 @@ def _first(choices: object) -> dict[str, Any]:
 
 
 def _count(value: object) -> int:
-    return int(_amount(value, MOST_TOKENS) or 0)
+    return int(amount(value, MOST_TOKENS) or 0)
 
 
 def _usd(value: object) -> float | None:
-    return _amount(value, MOST_USD)
-
-
-def _amount(value: object, most: float) -> float | None:
-    """Return what can be an amount; None for what cannot: not a number, negative, absurd."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        return None
-    return float(value)
-
-
-def _word(value: object) -> str | None:
-    return value[:200] if isinstance(value, str) and value else None
-
-
-def _shown(value: object) -> str:
-    text = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
-    return text[:200]
+    return amount(value, MOST_USD)

@@ -7,7 +7,7 @@ httpx's requests and answers over the aiohttp transport, called without httpx's 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,8 @@ from services.executor.taxonomy import (
 )
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+MAX_MEDIA_BYTES: Final = 96 * 1024 * 1024
+"""Of an answer with images or a video in it; in base64 they are a third longer."""
 CONNECT_WITHIN_S: Final = 5.0
 STREAM_SILENCE_S: Final = 90.0
 """A stream that says nothing for so long, not even a comment, is dead. An answer in one piece may take its budget."""
@@ -36,7 +38,10 @@ KEEP_ALIVE_S: Final = 30.0
 
 
 class BodyTooLarge(Exception):
-    """An answer is longer than `MAX_BODY_BYTES`."""
+    """An answer is longer than it may be: `MAX_BODY_BYTES`, or `MAX_MEDIA_BYTES` of what has media in it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the answer is longer than {limit >> 20} MB")
 
 
 class Encoded(Exception):
@@ -51,19 +56,55 @@ class Phases:
     read_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
 class Wire:
     """The connections to one provider, for the life of the process."""
 
     def __init__(self) -> None:
         self._transport = AiohttpTransport(client=_session, trust_env=False)
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self, url: httpx.URL, headers: Mapping[str, str], body: bytes, phases: Phases
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AbstractAsyncContextManager[httpx.Response]:
         """Send one request. Leaving before the answer is read to its end aborts the connection."""
+        return self._send("POST", url, headers, body, phases)
+
+    async def exchange(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        phases: Phases = Phases(),
+        limit: int = MAX_BODY_BYTES,
+    ) -> Reply | Failed:
+        """Send one request and read its whole answer, whatever its status. Never raises for what a server does."""
+        began = False
+        try:
+            async with self._send(method, url, headers, body, phases) as response:
+                began = True
+                return Reply(response.status_code, response.headers, await whole(response, limit=limit))
+        except Exception as error:
+            failed = explain(error, began=began)
+            if failed is None:
+                raise
+            return failed
+
+    @asynccontextmanager
+    async def _send(
+        self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes | None, phases: Phases
+    ) -> AsyncIterator[httpx.Response]:
         request = httpx.Request(
-            "POST",
+            method,
             url,
             headers=headers,
             content=body,
@@ -97,7 +138,7 @@ async def chunks(response: httpx.Response, *, limit: int = MAX_BODY_BYTES) -> As
     async for chunk in response.stream:
         got += len(chunk)
         if got > limit:
-            raise BodyTooLarge
+            raise BodyTooLarge(limit)
         yield chunk
 
 
@@ -105,7 +146,7 @@ async def whole(response: httpx.Response, *, limit: int = MAX_BODY_BYTES) -> byt
     """Return the whole body. Raises `BodyTooLarge`, at once when its length is announced."""
     announced = response.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced) > limit:
-        raise BodyTooLarge
+        raise BodyTooLarge(limit)
     return b"".join([chunk async for chunk in chunks(response, limit=limit)])
 
 
@@ -117,7 +158,7 @@ def explain(error: Exception, *, began: bool) -> Failed | None:
     cause = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ is not None else error
     match cause:
         case BodyTooLarge():
-            return _failed(OVERSIZED, f"the answer is longer than {MAX_BODY_BYTES >> 20} MB")
+            return _failed(OVERSIZED, str(cause))
         case Encoded():
             return _failed(MALFORMED, f"the answer is encoded as {cause}, although it was asked for plain")
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():

@@ -1,0 +1,20 @@
+"""What every adapter says about itself in a request's head."""
+
+from services.executor.providers import Asked
+from shared.config.providers import Route
+
+
+def key_of(route: Route) -> str | None:
+    """Return the key that a request is sent with."""
+    return route.api_key.get_secret_value() if route.api_key is not None else None
+
+
+def tags(asked: Asked, route: Route) -> dict[str, str]:
+    """Return what tells a simulator which attempt this is; a real provider learns nothing about runs."""
+    if not route.simulated:
+        return {}
+    return {
+        "x-segue-run": asked.call.run.run_id,
+        "x-segue-call": f"{asked.call.purpose}.{asked.call.call}",
+        "x-segue-attempt": str(asked.number),
+    }
