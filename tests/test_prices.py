@@ -120,6 +120,31 @@ def test_a_reservation_is_the_most_that_an_attempt_can_cost() -> None:
     assert pro > 400_000 * 2e-6, "a long prompt is reserved at the price of long ones"
 
 
+def test_images_and_seconds_have_prices_of_their_own() -> None:
+    """The list's, an operator's, in 4K; and none that would be made up."""
+    book = PriceBook({"own/image": Override(image=0.02), "own/video": Override(second=0.1), "own/words": BOTH})
+    by_tokens = Usage(prompt_tokens=100, completion_tokens=1_120, image_tokens=1_120, images=1)
+    for model, used, resolution, cost_usd, by in (
+        ("imagen-4-ultra", Usage(images=3), None, 0.18, "table"),
+        ("veo-3.1-generate-001", Usage(video_s=8), None, 3.2, "table"),
+        ("google/veo-3.1", Usage(video_s=8), "4K", 4.8, "table"),
+        ("gemini-3-pro-image", by_tokens, None, 0.1346, "table"),
+        ("own/image", Usage(images=2, prompt_tokens=50), None, 0.04, "override"),
+        ("own/video", Usage(video_s=5), None, 0.5, "override"),
+    ):
+        found = book.cost("google_ai", model, used, resolution=resolution)
+        assert found is not None, model
+        assert found[0] == pytest.approx(cost_usd), model
+        assert found[1] == by, model
+    assert book.cost("anybody", "own/words", Usage(images=1)) is None
+    assert book.cost("anybody", "own/words", Usage(video_s=1)) is None
+    assert book.cost("google_ai", "gemini-3-pro-image", Usage(images=1)) is None
+    assert book.cost("google_ai", "veo-9", Usage(video_s=1)) is None
+
+
+BOTH = Override(input=1, output=1)
+
+
 def test_an_override_file_is_read_or_refused_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "prices.json"
     file.write_text(json.dumps({"a/b": {"input": 1, "output": 2, "image": 0.06, "note": "list of 2026-11-01"}}))
@@ -128,7 +153,8 @@ def test_an_override_file_is_read_or_refused_with_its_place(tmp_path: Path) -> N
     for text, said in (
         ("{", "Expecting"),
         ('{"a": {"input": -1, "output": 1}}', "$.a.input"),
-        ('{"a": {"input": 1}}', "$.a.output"),
+        ('{"a": {"input": 1}}', "input and output belong together"),
+        ('{"a": {"note": "none"}}', "a price: input and output, image, or second"),
         ('{"a": {"input": 1, "output": 1, "outptu": 2}}', "$.a.outptu"),
         ("[]", "dictionary"),
     ):

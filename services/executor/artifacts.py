@@ -45,12 +45,12 @@ class Artifacts:
     async def keep(
         self, started: AttemptStarted, purpose: str, answer: Answered
     ) -> tuple[Answered, tuple[Artifact, ...]]:
-        """Store what an attempt made. Its text is the paths where nothing else was said."""
+        """Store what an attempt made. Its text is their paths, a line each, which is what later
+        tasks refer to; what the model says beside an image is left out."""
         made = []
         for number, media in enumerate(answer.media):
             made.append(await self._keep(started, purpose, number, media))
-        paths = "\n".join(one.path for one in made)
-        return replace(answer, text=f"{answer.text.strip()}\n\n{paths}".strip(), media=()), tuple(made)
+        return replace(answer, text="\n".join(one.path for one in made), media=()), tuple(made)
 
     async def _keep(self, started: AttemptStarted, purpose: str, number: int, media: Media) -> Artifact:
         run = started.run

@@ -26,6 +26,8 @@ from shared.workflows.substitution import as_text
 MOST_RESULT_CHARS = 8_000_000
 """Of all values of a run's result together: more is named, not carried."""
 PREVIEW_CHARS = 200
+MOST_ARTIFACTS = 1_000
+"""That a run's end lists; every call has its own."""
 KEPT_SESSION_CHARS = 4_000_000
 """A session keeps its latest turns within this, which is more than any model of 2026 can read (900,000 tokens)."""
 
@@ -39,6 +41,7 @@ def of_answer(settled: CallSettled, now: datetime) -> RunEnded:
         outcome="completed" if answered else "failed",
         category=settled.category,
         text=settled.text,
+        artifacts=settled.artifacts,
         fault=None if answered else settled.fault or UNSAID,
         note=settled.note,
         role=settled.role,
@@ -171,6 +174,7 @@ def of_workflow(
         text=text,
         acknowledgement=acknowledgement.text if acknowledgement is not None else None,
         result=bounded(run, {**planned.workflow.variables, **put_out}),
+        artifacts=tuple(one for call in through.settled.values() for one in call.artifacts)[:MOST_ARTIFACTS],
         fault=fault,
         failure=None if fault is None else failure_of(run, through),
         role=speaker.role if speaker is not None else None,

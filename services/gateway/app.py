@@ -17,6 +17,7 @@ from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
+    artifacts,
     breakers,
     catalogue,
     chat,
@@ -123,6 +124,7 @@ def application(
         templates,
         schedules,
         breakers,
+        artifacts,
         sessions,
         catalogue,
         probes,
@@ -141,7 +143,7 @@ def listings_of(configuration: Configuration, environment: Environment) -> Listi
     environment = replace(
         environment,
         openrouter_api_key=environment.openrouter_api_key or held,
-        google_ai_api_key=environment.google_ai_api_key or held,
+        google_ai_api_key=environment.google_ai_api_key or (held if environment.openai_base_url is None else None),
         variables={**dict.fromkeys(names, held.get_secret_value()), **environment.variables},
     )
     prompts = configuration.base_ai_prompts
@@ -165,6 +167,7 @@ def listings_of(configuration: Configuration, environment: Environment) -> Listi
         models=models,
         addons=tuple(configuration.prompt_addons),
         templates=configuration.workflow_templates,
+        artifact_days=configuration.orchestration.artifact_retention_days,
         timeout_s=configuration.orchestration.default_timeout_s,
         limits=configuration.orchestration.limits,
     )

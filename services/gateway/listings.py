@@ -38,6 +38,8 @@ class Listings:
     templates: Mapping[str, Template]
     timeout_s: float
     """From a run's birth to its deadline."""
+    artifact_days: float = 7
+    """For how long images and videos are kept."""
     limits: WorkflowLimits = field(default_factory=WorkflowLimits)
 
     @property

@@ -178,7 +178,7 @@ class CallSettled(Message):
     text_chars: NonNegativeInt | None = None
     """Only in an outline, whose text is cut: how long the whole one is."""
     artifacts: tuple[Artifact, ...] = ()
-    """What it made; `text` is their paths, one a line, for an answer without words."""
+    """What it made; `text` is their paths then, one a line."""
     fault: Fault | None = None
     role: str
     """The role that answered: another than asked for after a fallback."""

@@ -205,7 +205,12 @@ def test_the_log_is_republished_beside_itself() -> None:
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_everything_is_on_disk_on_as_many_servers_and_bounded_in_age_or_number(replicas: int) -> None:
     limits = Limits(
-        max_queue_depth=9, max_queue_depth_per_tenant=4, retention_days=2, session_days=3, replicas=replicas
+        max_queue_depth=9,
+        max_queue_depth_per_tenant=4,
+        retention_days=2,
+        session_days=3,
+        artifact_days=5,
+        replicas=replicas,
     )
     for stream in (*streams(limits), *buckets(limits)):
         assert stream.storage == StorageType.FILE
@@ -215,6 +220,8 @@ def test_everything_is_on_disk_on_as_many_servers_and_bounded_in_age_or_number(r
         elif stream.name in {"KV_breakers", "KV_limits", "KV_cache"}:
             assert stream.max_age == {"KV_cache": 3_600}.get(stream.name, 86_400)
             assert 0 < (stream.max_msgs or 0) <= 100_000
+        elif stream.name == "OBJ_artifacts":
+            assert stream.max_age == 5 * 86_400
         elif stream.retention != RetentionPolicy.WORK_QUEUE:
             assert stream.max_age in {2 * 86_400, 3 * 86_400}
     by_name = {stream.name: stream for stream in streams(limits)}
@@ -228,6 +235,7 @@ def test_buckets_are_laid_out_as_clients_expect() -> None:
     for name in (topology.SESSIONS, topology.RUNS):
         assert BUCKETS[f"KV_{name}"].subjects == [f"$KV.{name}.>"]
         assert BUCKETS[f"KV_{name}"].max_msgs_per_subject == 1
+    assert BUCKETS["OBJ_artifacts"].subjects == ["$O.artifacts.C.>", "$O.artifacts.M.>"]
     assert BUCKETS["OBJ_payloads"].subjects == ["$O.payloads.C.>", "$O.payloads.M.>"]
 
 

@@ -56,7 +56,12 @@ WRONG: list[tuple[Change, str, str, str]] = [
     (put("orchestration", "maxRetries", -1), "$.orchestration.maxRetries", "-1", "greater than or equal to 0"),
     (put("orchestration", "defaultTimeoutSeconds", 0), "$.orchestration.defaultTimeoutSeconds", "0", "greater than 0"),
     (put("api_endpoints", "openrouter", "openrouter.ai"), "$.api_endpoints.openrouter", '"openrouter.ai"', "a URL"),
-    (put("ai_models", "fast_ai", "provider", "acme"), "$.ai_models.fast_ai.provider", '"acme"', "'openrouter'"),
+    (
+        put("ai_models", "fast_ai", "provider", "acme"),
+        "$.ai_models.fast_ai.provider",
+        '"acme"',
+        "openrouter, google_ai, openai_compatible",
+    ),
     (drop("ai_models", "fast_ai", "model"), "$.ai_models.fast_ai.model", "nothing", "which is required"),
     (drop("ai_models"), "$.ai_models", "nothing", "which is required"),
     (put("ai_models", {}), "$.ai_models", "an object of 0", "at least 1"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.config import Configuration, load
+from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
 from shared.config.providers import Route, routes
 from shared.contracts.ids import Lane
@@ -74,14 +74,23 @@ def test_without_a_model_name_it_is_asked_for_the_configured_ones(shipped: Confi
     assert found["fast_ai"].api_key is None
 
 
-@pytest.mark.parametrize("variable", ["SEGUE_OPENAI_BASE_URL", "SEGUE_SIMULATOR_URL"])
-def test_images_and_video_say_that_they_have_no_provider(shipped: Configuration, variable: str) -> None:
-    found = made(shipped, **{variable: "http://127.0.0.1:8103/v1"})
+def test_a_text_server_makes_no_images_unless_google_does(shipped: Configuration) -> None:
+    found = made(shipped, SEGUE_OPENAI_BASE_URL="http://127.0.0.1:8103/v1")
     for role, makes in (("imagen_4_ultra", "images"), ("veo_3_1", "videos")):
         reason = found[role].unavailable
         assert reason is not None
         assert reason.startswith(f"role {role!r} makes {makes} and has no provider: ")
         assert "set GOOGLE_AI_API_KEY" in reason
+    found = made(shipped, SEGUE_OPENAI_BASE_URL="http://127.0.0.1:8103/v1", GOOGLE_AI_API_KEY="go")
+    assert (found["veo_3_1"].provider, found["veo_3_1"].unavailable) == ("google_ai", None)
+
+
+def test_the_simulator_speaks_googles_protocol_too(shipped: Configuration) -> None:
+    found = made(shipped, SEGUE_SIMULATOR_URL="http://127.0.0.1:8200/api/v1", GOOGLE_AI_API_KEY="go")
+    for role in MEDIA:
+        route = found[role]
+        assert (route.protocol, route.base_url) == ("google_ai", "http://127.0.0.1:8200/v1beta")
+        assert (route.simulated, route.unavailable, route.api_key) == (True, None, None)
 
 
 def test_the_simulator_stands_in_for_openrouter(shipped: Configuration) -> None:
@@ -103,14 +112,44 @@ def test_limits_hold_for_a_server_only_when_they_are_configured_for_it() -> None
     assert made(configuration, SEGUE_SIMULATOR_URL="http://a/v1")["fast_ai"].limit == "simulator"
 
 
-def test_google_is_not_executed_yet_and_says_so(shipped: Configuration) -> None:
+def test_google_makes_images_and_videos(shipped: Configuration) -> None:
     found = made(shipped, GOOGLE_AI_API_KEY="go")
     for role in MEDIA:
         route = found[role]
-        assert route.provider == "google_ai"
+        assert (route.provider, route.protocol, route.unavailable) == ("google_ai", "google_ai", None)
         assert route.base_url == "https://generativelanguage.googleapis.com/v1beta"
         assert route.api_key is not None
-        assert "not executed by this version yet" in (route.unavailable or "")
+
+
+def test_several_keys_take_turns(shipped: Configuration) -> None:
+    route = made(shipped, OPENROUTER_API_KEY="one,two,three")["medium_ai"]
+    keys = [found.api_key.get_secret_value() for turn in range(4) if (found := route.at(turn)).api_key is not None]
+    assert keys == ["one", "two", "three", "one"]
+    assert "two" not in repr(route)
+
+
+def test_a_server_of_ones_own_is_added_by_configuration() -> None:
+    """By name, with several addresses and keys, a protocol, a limit; a key that is missing is named."""
+    document = reference()
+    document["providers"] = {
+        "farm": {"base_url": ["http://a/v1/", "http://b/v1"], "api_key_env": ["FARM_A", "FARM_B"]},
+        "gemini_eu": {"protocol": "google_ai", "base_url": "https://eu/v1beta", "api_key_env": "GEMINI_EU"},
+    }
+    document["ai_models"]["fast_ai"]["provider"] = "farm"
+    document["ai_models"]["veo_3_1"]["provider"] = "gemini_eu"
+    document["rate_limiting"]["farm"] = {"requests_per_minute": 5}
+    configuration, warnings = read(document)
+    assert not [one for one in warnings if "farm" in one]
+    found = made(configuration, FARM_A="ka", FARM_B="kb", SEGUE_SIMULATOR_URL="http://s/api/v1")
+    farm = found["fast_ai"]
+    assert (farm.provider, farm.protocol, farm.limit) == ("farm", "openai_compatible", "farm")
+    assert not farm.simulated
+    places = {(one.base_url, one.api_key.get_secret_value()) for one in map(farm.at, range(8)) if one.api_key}
+    assert places == {(url, key) for url in ("http://a/v1", "http://b/v1") for key in ("ka", "kb")}
+    assert "set GEMINI_EU" in (found["veo_3_1"].unavailable or "")
+    document["providers"]["openrouter"] = {"base_url": "http://x/v1"}
+    with pytest.raises(ConfigInvalid, match="another name"):
+        read(document)
 
 
 def test_endings_of_the_references_endpoints_are_understood() -> None:
@@ -134,4 +173,4 @@ def test_a_lane_can_be_said_outright() -> None:
     configuration, _ = read(document)
     route = made(configuration, OPENROUTER_API_KEY="a")["image_model"]
     assert route.lane is Lane.IMAGE
-    assert "makes images" in (route.unavailable or "")
+    assert (route.protocol, route.unavailable) == ("openrouter", None)

@@ -120,6 +120,17 @@ FAILED = st.builds(
     cost_usd=AMOUNTS,
     cost_known=st.booleans(),
 )
+JOBS = st.builds(
+    commands.MediaJob,
+    attempt=ORDINALS,
+    role=TEXTS,
+    provider=TEXTS,
+    model=TEXTS,
+    operation=TOKENS,
+    reserved_usd=AMOUNTS,
+    submitted_at=TIMES,
+    polls=COUNTS,
+)
 UNKNOWN = st.builds(commands.UnknownAttempt, attempt=ORDINALS, reserved_usd=AMOUNTS)
 TURNS = st.builds(
     events.Turn,
@@ -252,6 +263,8 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         spent=SPENTS,
         failed=some(FAILED),
         unknown=some(UNKNOWN),
+        job=maybe(JOBS),
+        settings=OBJECTS,
     ),
     commands.FinishRun: st.builds(
         commands.FinishRun, run=RUNS, outcome=st.sampled_from(["denied", "failed", "workflow"]), fault=maybe(FAULTS)
@@ -292,6 +305,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         claimed_by=TOKENS,
         started_at=TIMES,
     ),
+    events.JobSubmitted: st.builds(events.JobSubmitted, run=RUNS, call=TOKENS, job=JOBS),
     events.Progress: st.builds(
         events.Progress,
         states=st.dictionaries(TOKENS, st.sampled_from("saredpfkcu"), max_size=5),

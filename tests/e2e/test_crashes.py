@@ -78,6 +78,8 @@ KINDS_OF = {
     "finisher.place_left": ("workflow",),
     "finisher.presenting": ("orchestrated",),
     "executor.scheduled": ("limited",),
+    "executor.submitted": (),  # of videos: see test_media
+    "executor.job_named": (),
 }
 """Which requests pass a point; else those of the service: see `KINDS`."""
 KINDS = {

@@ -23,8 +23,8 @@ def environment(**variables: str) -> Environment:
 @pytest.mark.parametrize(
     ("variables", "available", "simulated"),
     [
-        ({}, 11, 0),  # the key is the executor's alone
-        ({"SEGUE_SIMULATOR_URL": "http://127.0.0.1:8200/api/v1"}, 11, 13),
+        ({}, 13, 0),  # the key is the executor's alone
+        ({"SEGUE_SIMULATOR_URL": "http://127.0.0.1:8200/api/v1"}, 13, 13),
         ({"SEGUE_OPENAI_BASE_URL": "http://127.0.0.1:8103/v1"}, 11, 0),
     ],
 )

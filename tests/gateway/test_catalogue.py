@@ -126,6 +126,7 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/templates",
             "/templates/{name}",
             "/templates/{name}/versions",
+            "/artifacts/{artifact_id}",
             "/breakers",
             "/breakers/reset",
             "/schedules",

@@ -41,6 +41,7 @@ async def test_a_message_is_answered(stage: Stage) -> None:
             "simulated": True,
             "calls": 2,
             "note": None,
+            "artifacts": [],
         }
         assert answer.headers["x-segue-run-id"] == run.run_id
         assert (run.deadline_at - run.born_at).total_seconds() == 20

@@ -61,6 +61,7 @@ async def test_a_workflow_is_run(stage: Stage) -> None:
             "simulated": True,
             "calls": 2,
             "note": None,
+            "artifacts": [],
         }
         assert answer.headers["x-segue-run-id"] == command.run.run_id
         assert await backstage.timers() == 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from services.gateway.http.models import (
+    ArtifactBody,
     Body,
     ChatAnswer,
     ErrorBody,
@@ -55,6 +56,7 @@ def to_chat(ended: RunEnded) -> Answer:
             simulated=spent.simulated,
             calls=spent.calls,
             note=ended.note,
+            artifacts=ArtifactBody.every(ended.artifacts),
         ),
     )
 
@@ -79,6 +81,7 @@ def to_workflow(ended: RunEnded) -> Answer:
             simulated=spent.simulated,
             calls=spent.calls,
             note=ended.note,
+            artifacts=ArtifactBody.every(ended.artifacts),
         ),
     )
 

@@ -1,11 +1,12 @@
 """The bodies that the HTTP API takes and gives. Fields may be added, never renamed."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt
 
 from shared.contracts.ids import Category, Priority, SessionId
-from shared.contracts.message import ErrorType, Usage
+from shared.contracts.message import Artifact, ErrorType, Usage
 
 MOST_IMAGES = 16
 
@@ -90,6 +91,22 @@ class UsageBody(Body):
         )
 
 
+class ArtifactBody(Body):
+    """An image or a video that a model made."""
+
+    url: str = Field(description="Where it is, on this server.")
+    media_type: str
+    bytes: NonNegativeInt
+    expires_at: AwareDatetime = Field(description="Until when it is kept.")
+
+    @classmethod
+    def every(cls, artifacts: Sequence[Artifact]) -> "list[ArtifactBody]":
+        return [
+            cls(url=one.path, media_type=one.media_type, bytes=one.bytes, expires_at=one.expires_at)
+            for one in artifacts
+        ]
+
+
 class ChatAnswer(Body):
     """The answer to a message."""
 
@@ -111,6 +128,7 @@ class ChatAnswer(Body):
     simulated: bool = Field(description="A simulated provider answered, at least in part.")
     calls: NonNegativeInt
     note: str | None = Field(description="Why the request was answered in another way than it would be usually.")
+    artifacts: list[ArtifactBody] = Field(default=[], description="Images and videos that were made for it.")
 
 
 class PlannedTask(Body):
@@ -172,6 +190,7 @@ class WorkflowAnswer(Body):
     simulated: bool
     calls: NonNegativeInt
     note: str | None
+    artifacts: list[ArtifactBody] = Field(default=[], description="Images and videos that were made.")
 
 
 class ErrorBody(Body):

@@ -179,6 +179,8 @@ def _kind(name: str) -> str:
     """Return what an event is called: its fact, without the names in it."""
     parts = name.split(".")
     if parts[0] == "call":
+        if parts[-1] == "job":
+            return "job"
         return "attempt" if "attempt" in parts[3:4] else parts[3]
     return parts[0]
 
