@@ -170,7 +170,7 @@ class Standin:
         first, *lines = head.decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.seen.append(Seen(first.split(" ")[1], headers, json.loads(body)))
+        self.seen.append(Seen(first.split(" ")[1], headers, json.loads(body or b"{}")))
         self.asked.set()
         reply = self.script.popleft() if self.script else self.default
         answering = asyncio.ensure_future(reply(writer))
