@@ -73,6 +73,7 @@ app.add_typer(templates, name="templates")
 app.add_typer(schedules, name="schedules")
 app.add_typer(breakers, name="breakers")
 app.command()(usage)
+app.command("costs", help="The same as `usage`.")(usage)
 
 Url = Annotated[
     str | None,
