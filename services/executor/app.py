@@ -150,7 +150,6 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             artifacts=Artifacts(
                 bus,
                 outward,
-                lambda: datetime.now(UTC),
                 timedelta(days=configuration.orchestration.artifact_retention_days),
             ),
             running=running,

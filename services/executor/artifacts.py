@@ -4,9 +4,8 @@ A name is made of the attempt, so that a successor who fetches the same job's re
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from services.executor.providers import Answered, Failed, Media
@@ -39,7 +38,6 @@ class Artifacts:
 
     bus: Bus
     outward: Outward
-    now: Callable[[], datetime]
     kept: timedelta
 
     async def keep(

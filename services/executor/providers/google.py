@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import quote
 
 import httpx
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from services.executor.providers import Answered, Asked, Failed, Media, OnDelta, Pending, Submitted, in_trouble
 from services.executor.providers.downloads import downloaded
 from services.executor.providers.durations import seconds_of
-from services.executor.providers.failures import read_failure, without
+from services.executor.providers.failures import read_failure
 from services.executor.providers.google_wire import (
     ContentReader,
     content_fields,
@@ -26,7 +26,7 @@ from services.executor.providers.google_wire import (
 )
 from services.executor.providers.refusals import refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
-from services.executor.providers.tags import key_of, tags
+from services.executor.providers.tags import key_of, tags, without_key
 from services.executor.providers.wire import (
     MAX_BODY_BYTES,
     MAX_MEDIA_BYTES,
@@ -71,7 +71,7 @@ class Google:
                     outcome = await self._content(asked, route, on_delta)
         except TimeoutError:
             return out_of_time(budget_s)
-        return _clean(outcome, route)
+        return without_key(outcome, route)
 
     async def submit(self, asked: Asked, route: Route, *, budget_s: float) -> Submitted | Failed:
         """Have Veo begin a video."""
@@ -83,9 +83,9 @@ class Google:
         except TimeoutError:
             return out_of_time(budget_s)
         if isinstance(reply, Failed):
-            return _clean(reply, route)
+            return without_key(reply, route)
         name = read_operation_name(reply.data)
-        return _clean(name, route) if isinstance(name, Failed) else Submitted(name)
+        return without_key(name, route) if isinstance(name, Failed) else Submitted(name)
 
     async def poll(self, asked: Asked, route: Route, operation: str, *, budget_s: float) -> Pending | Answered | Failed:
         """Ask how far a video is, and fetch it once it is there."""
@@ -96,7 +96,7 @@ class Google:
                 if isinstance(reply, Reply) and reply.status != 200:
                     reply = read_failure(reply.status, reply.headers, reply.data, self.now_s())
                 if isinstance(reply, Failed):
-                    return in_trouble(_clean(reply, route), POLL_S)
+                    return in_trouble(without_key(reply, route), POLL_S)
                 found = read_operation(reply.data, self.now_s())
                 if found is None:
                     return Pending(POLL_SIMULATED_S if route.simulated else POLL_S)
@@ -104,12 +104,12 @@ class Google:
                     headers = {"x-goog-api-key": key_of(route) or ""}
                     fetched = await downloaded(found, route, self.wire, self.outward, headers, fallback="video/mp4")
                     if isinstance(fetched, Failed):
-                        return in_trouble(_clean(fetched, route), POLL_S)
+                        return in_trouble(without_key(fetched, route), POLL_S)
                     found = fetched
         except TimeoutError:
             return in_trouble(out_of_time(budget_s), POLL_S)
         if isinstance(found, Failed):
-            return _clean(found, route)
+            return without_key(found, route)
         return made_video(found, asked, route)
 
     async def close(self) -> None:
@@ -210,13 +210,3 @@ def _headers(asked: Asked, route: Route) -> dict[str, str]:
     if (key := key_of(route)) is not None:
         headers["x-goog-api-key"] = key
     return headers
-
-
-T = TypeVar("T")
-
-
-def _clean(outcome: T, route: Route) -> T:
-    """Take the key out of what a failure quotes."""
-    if isinstance(outcome, Failed):
-        return replace(outcome, message=without(outcome.message, key_of(route)))
-    return outcome

@@ -5,17 +5,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from pydantic_core import to_json
 
 from services.executor.providers import Answered, Asked, Failed, OnDelta
-from services.executor.providers.failures import read_failure, without
+from services.executor.providers.failures import read_failure
 from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields
 from services.executor.providers.refusals import of_the_schema, refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
+from services.executor.providers.tags import key_of, tags, without_key
 from services.executor.providers.wire import (
     STREAM_SILENCE_S,
     Phases,
@@ -52,9 +53,7 @@ class OpenAiChat:
                 outcome = await self._patiently(asked, route, on_delta)
         except TimeoutError:
             return out_of_time(budget_s)
-        if isinstance(outcome, Failed):
-            return replace(outcome, message=without(outcome.message, _key(route)))
-        return outcome
+        return without_key(outcome, route)
 
     async def close(self) -> None:
         await self.wire.close()
@@ -143,21 +142,14 @@ async def _read_off(incoming: AsyncIterator[bytes]) -> None:
                 pass
 
 
-def _key(route: Route) -> str | None:
-    return route.api_key.get_secret_value() if route.api_key is not None else None
-
-
 def _headers(asked: Asked, route: Route) -> dict[str, str]:
     headers = {
         "content-type": "application/json",
         "accept": "application/json, text/event-stream",
         "accept-encoding": "identity",
         "user-agent": "segue",
+        **tags(asked, route),
     }
-    if (key := _key(route)) is not None:
+    if (key := key_of(route)) is not None:
         headers["authorization"] = f"Bearer {key}"
-    if route.simulated:  # a real provider learns nothing about runs
-        headers["x-segue-run"] = asked.call.run.run_id
-        headers["x-segue-call"] = f"{asked.call.purpose}.{asked.call.call}"
-        headers["x-segue-attempt"] = str(asked.number)
     return headers

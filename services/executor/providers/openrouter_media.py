@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
@@ -13,18 +13,16 @@ from pydantic_core import from_json, to_json
 from services.executor.providers import Answered, Asked, Failed, Media, OnDelta, Pending, Submitted, in_trouble
 from services.executor.providers.amounts import MOST_USD, amount, shown, word
 from services.executor.providers.downloads import downloaded
-from services.executor.providers.failures import read_failure, read_fault, without
-from services.executor.providers.google import made_video
+from services.executor.providers.failures import read_failure, read_fault
+from services.executor.providers.google import POLL_S, POLL_SIMULATED_S, made_video
 from services.executor.providers.google_wire import media_of, prompt_of
 from services.executor.providers.openai_wire import usage_of
-from services.executor.providers.tags import key_of, tags
+from services.executor.providers.tags import key_of, tags, without_key
 from services.executor.providers.wire import MAX_BODY_BYTES, MAX_MEDIA_BYTES, Reply, Wire, out_of_time
 from services.executor.taxonomy import EMPTY, MALFORMED, PROVIDER_ERROR, SAFETY
 from shared.config.providers import OPENROUTER, Route
 from shared.outward import Outward
 
-POLL_S: Final = 5.0
-POLL_SIMULATED_S: Final = 0.2
 _OURS: Final = frozenset({"temperature", "max_tokens", "top_p", "safety_filter", "enhance_prompt", "num_images"})
 """Settings that say nothing to these, or go by another name."""
 
@@ -50,7 +48,7 @@ class OpenRouterMedia:
                 outcome = reply if isinstance(reply, Failed) else await self._images(reply.data, route)
         except TimeoutError:
             return out_of_time(budget_s)
-        return _clean(outcome, route)
+        return without_key(outcome, route)
 
     async def submit(self, asked: Asked, route: Route, *, budget_s: float) -> Submitted | Failed:
         """Have a video begun."""
@@ -61,11 +59,11 @@ class OpenRouterMedia:
         except TimeoutError:
             return out_of_time(budget_s)
         if isinstance(reply, Failed):
-            return _clean(reply, route)
+            return without_key(reply, route)
         body = _object(reply.data)
         name = word(body.get("id"))
         if body.get("error"):
-            return _clean(read_fault(200, body["error"], self.now_s()), route)
+            return without_key(read_fault(200, body["error"], self.now_s()), route)
         if name is None:
             return Failed(MALFORMED, f"the answer names no job: {shown(reply.data)}", 200, cost_usd=None)
         return Submitted(name)
@@ -76,11 +74,11 @@ class OpenRouterMedia:
             async with asyncio.timeout(budget_s):
                 reply = await self._send("GET", f"videos/{quote(operation, safe='')}", asked, route, None)
                 if isinstance(reply, Failed):
-                    return in_trouble(_clean(reply, route), POLL_S)
+                    return in_trouble(without_key(reply, route), POLL_S)
                 outcome = await self._video(reply.data, asked, route)
         except TimeoutError:
             return in_trouble(out_of_time(budget_s), POLL_S)
-        return _clean(outcome, route) if isinstance(outcome, Failed) else outcome
+        return without_key(outcome, route) if isinstance(outcome, Failed) else outcome
 
     async def close(self) -> None:
         await self.wire.close()
@@ -124,7 +122,7 @@ class OpenRouterMedia:
                 key = {"authorization": f"Bearer {key_of(route)}"} if key_of(route) is not None else {}
                 found = await downloaded(address, route, self.wire, self.outward, key, fallback="video/mp4")
                 if isinstance(found, Failed):
-                    return in_trouble(_clean(found, route), POLL_S)
+                    return in_trouble(without_key(found, route), POLL_S)
                 return replace(made_video(found, asked, route), cost_usd=cost)
             case "failed":
                 fault = body.get("error") or {"message": "the job failed, and its provider did not say why"}
@@ -165,13 +163,3 @@ def _object(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
-
-
-T = TypeVar("T")
-
-
-def _clean(outcome: T, route: Route) -> T:
-    """Take the key out of what a failure quotes."""
-    if isinstance(outcome, Failed):
-        return replace(outcome, message=without(outcome.message, key_of(route)))
-    return outcome

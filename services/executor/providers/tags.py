@@ -1,7 +1,13 @@
 """What every adapter says about itself in a request's head."""
 
-from services.executor.providers import Asked
+from dataclasses import replace
+from typing import TypeVar
+
+from services.executor.providers import Asked, Failed
+from services.executor.providers.failures import without
 from shared.config.providers import Route
+
+T = TypeVar("T")
 
 
 def key_of(route: Route) -> str | None:
@@ -18,3 +24,10 @@ def tags(asked: Asked, route: Route) -> dict[str, str]:
         "x-segue-call": f"{asked.call.purpose}.{asked.call.call}",
         "x-segue-attempt": str(asked.number),
     }
+
+
+def without_key(outcome: T, route: Route) -> T:
+    """Return an outcome; of a failure that quotes the key, without it."""
+    if isinstance(outcome, Failed):
+        return replace(outcome, message=without(outcome.message, key_of(route)))
+    return outcome
