@@ -17,6 +17,7 @@ from services.executor.breaker import Go, Wait
 from services.executor.breakers import Breakers
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
+from services.executor.insisting import insist
 from services.executor.jobs import Jobs, started_by
 from services.executor.limits import Busy, Permit, Permits
 from services.executor.pricing import priced
@@ -46,8 +47,6 @@ log = logging.getLogger("segue.executor")
 IN_PLACE_S = 1.0
 """A wait of at most this is slept in place; a longer one is put back, so that it holds no place."""
 LOOKS_FOR_PAYLOAD = 5
-INSIST_S = 600.0
-"""How long an answer that was paid for is kept while the log cannot be written."""
 
 _NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
@@ -230,19 +229,13 @@ class Executor:
         self, started: AttemptStarted, purpose: Purpose, answer: Answered
     ) -> tuple[Answered | Failed, tuple[Artifact, ...]]:
         """Store what was made and paid for, however long the store is away."""
-        until_s = time.monotonic() + INSIST_S
-        while True:
-            try:
-                return await self.artifacts.keep(started, purpose, answer)
-            except Unavailable as error:
-                if time.monotonic() > until_s:
-                    raise
-                log.warning("artifact.waits", extra={"error": str(error)})
-            except BusError as error:
-                refused = Failed(
-                    taxonomy.NOT_STORED, f"what was made cannot be stored: {error}", cost_usd=answer.cost_usd
-                )
-                return replace(refused, usage=answer.usage), ()
+        try:
+            return await insist(lambda: self.artifacts.keep(started, purpose, answer), "artifact.waits")
+        except Unavailable:
+            raise
+        except BusError as error:
+            refused = Failed(taxonomy.NOT_STORED, f"what was made cannot be stored: {error}", cost_usd=answer.cost_usd)
+            return replace(refused, usage=answer.usage), ()
 
     def _over(self, ledger: Ledger) -> Fault | None:
         """Return why nothing is asked any more; None: there is time, and nothing against it."""
@@ -441,15 +434,7 @@ class Executor:
     async def _settle(self, fact: CallSettled) -> Verdict:
         """Write how the call ended, once only. Somebody else's word is as good: whoever waits goes on with that."""
         subject = subjects.events(fact.run.tenant, fact.run.run_id).settled(fact.purpose, fact.call)
-        until_s = time.monotonic() + INSIST_S
-        while True:
-            try:
-                written = await self.bus.log.write(subject, fact)
-                break
-            except Unavailable as error:
-                if time.monotonic() > until_s:
-                    raise
-                log.warning("settlement.waits", extra={"error": str(error)})
+        written = await insist(lambda: self.bus.log.write(subject, fact), "settlement.waits")
         if written.mine:
             _count_call(fact)
         elif fact.cost_usd or not fact.cost_known:

@@ -5,20 +5,19 @@ whose name died with its executor is `unknown`, like any other attempt, and the 
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from services.executor import taxonomy
+from services.executor.insisting import insist
 from services.executor.pricing import priced
 from services.executor.providers import Answered, Asked, Failed, JobProvider, Pending
 from services.executor.running import Cancelled, Working
 from services.executor.settlement import Ledger
 from shared import subjects
 from shared.bus.connection import Bus
-from shared.bus.errors import Unavailable
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.events import AttemptStarted, JobSubmitted
@@ -33,8 +32,6 @@ POLL_WITHIN_S: Final = 180.0
 MOST_TROUBLE: Final = 10
 """Times in a row that a job cannot be asked after, before it is given up."""
 LONGEST_PAUSE_S: Final = 30.0
-INSIST_S: Final = 600.0
-"""How long a job's name is kept while the log cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +67,9 @@ class Jobs:
         command = asked.call
         facts = subjects.events(command.run.tenant, command.run.run_id)
         subject = facts.job(command.purpose, command.call, started.attempt)
-        until_s = time.monotonic() + INSIST_S
-        while True:  # a name that is lost is a job that is paid for twice
-            try:
-                await self.bus.log.write(subject, JobSubmitted(run=command.run, call=command.call, job=job))
-                break
-            except Unavailable as error:
-                if time.monotonic() > until_s:
-                    raise
-                log.warning("job.waits_to_be_named", extra={"error": str(error)})
+        named = JobSubmitted(run=command.run, call=command.call, job=job)
+        # A name that is lost is a job that is paid for twice.
+        await insist(lambda: self.bus.log.write(subject, named), "job.waits_to_be_named")
         point("executor.job_named")
         return job
 
