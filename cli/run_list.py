@@ -60,6 +60,7 @@ def sums(answer: dict[str, Any], by: list[str]) -> Table:
         found.add_column(name, footer="total" if place == 0 else "", no_wrap=True)
     for name, key in (("runs", "runs"), ("calls", "calls"), ("failed", "failed")):
         found.add_column(name, justify="right", footer=str(total[key]))
+    found.add_column("mean s", justify="right", footer=_seconds(total))
     found.add_column("tokens", justify="right", footer=f"{_tokens(total):,}")
     found.add_column("cost USD", justify="right", footer=_money(total))
     found.add_column("saved USD", justify="right", footer=f"{total['saved_usd']:.6f}")
@@ -69,11 +70,16 @@ def sums(answer: dict[str, Any], by: list[str]) -> Table:
             str(row["runs"]),
             str(row["calls"]),
             str(row["failed"]),
+            _seconds(row),
             f"{_tokens(row):,}",
             _money(row),
             f"{row['saved_usd']:.6f}",
         )
     return found
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return "-" if row["mean_s"] is None else f"{row['mean_s']:.2f}"
 
 
 def _tokens(row: dict[str, Any]) -> int:

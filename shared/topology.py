@@ -284,7 +284,7 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         keys(
             REGISTRY,
-            "templates and schedules over those of the configuration file, with their versions; the gateway's",
+            "templates, schedules, models and providers over the configuration file's, with their versions; the gateway's",
             0,
             100_000,
             history=REGISTRY_VERSIONS,

@@ -11,6 +11,7 @@ from shared.config.environment import Environment
 from shared.contracts.ids import Category
 from shared.contracts.message import ChatMessage
 from shared.pool import pool
+from shared.registry.following import LiveModels
 from shared.service import Service, Work, run
 from shared.topology import CATEGORIZER
 
@@ -63,9 +64,17 @@ def build(environment: Environment, configuration: Configuration) -> Service:
             categorizer_role="categorizer_ai",
             now=lambda: datetime.now(UTC),
         )
+
+        def changed(now: Configuration) -> None:
+            categorizer.personas = personas(now)
+
+        models = LiveModels(bus, configuration, changed)
+        await models.start()
         shares = configuration.queuing.shares
         return Work(
-            pulls=[pool(bus, NAME, CATEGORIZER, categorizer.submitted, places=PLACES, shares=shares)], feeds=CATEGORIZER
+            pulls=[pool(bus, NAME, CATEGORIZER, categorizer.submitted, places=PLACES, shares=shares)],
+            feeds=CATEGORIZER,
+            close=[models.stop],
         )
 
     return Service(NAME, environment.nats_url, assemble)

@@ -35,7 +35,7 @@ from shared.unreadable import end_run_of
 log = logging.getLogger("segue.categorizer")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Categorizer:
     """What the handler needs; made in `app.py`."""
 

@@ -14,13 +14,14 @@ from services.executor.attempts import RULES, Policy, Rule
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.claims import STILL
-from services.executor.handlers import Executor
+from services.executor.handlers import Executor, Places
 from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
 from services.executor.providers import JobProvider, Provider
 from services.executor.providers.google import Google
 from services.executor.providers.openai_chat import OpenAiChat
 from services.executor.providers.openrouter_media import OpenRouterMedia
+from services.executor.roster import Roster
 from services.executor.running import Running
 from shared import subjects
 from shared.bus.connection import Bus
@@ -34,6 +35,7 @@ from shared.outward import Outward
 from shared.pool import pool
 from shared.prices import PriceBook
 from shared.provision import windows_of
+from shared.registry.following import LiveModels
 from shared.service import Service, Work, run
 from shared.topology import EXECUTOR
 
@@ -85,6 +87,17 @@ def limits(configuration: Configuration) -> dict[str, Limit]:
         name: Limit(name, windows_of(limit), limit.tokens_per_minute)
         for name, limit in configuration.rate_limiting.items()
     }
+
+
+def places_of(configuration: Configuration, there: Mapping[str, Places] | None = None) -> dict[str, Places]:
+    """Return the places of every role that has a limit of its own; of those that are `there`, whose limit is the same
+    stay as they are."""
+    found = {}
+    for role, model in configuration.ai_models.items():
+        if (most := model.max_concurrency) is not None:
+            old = (there or {}).get(role)
+            found[role] = old if old is not None and old.most == most else Places(most)
+    return found
 
 
 class Providers:
@@ -140,10 +153,10 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         breakers = Breakers(bus, settings, lambda: datetime.now(UTC))
         await breakers.start()
         bus.on_reconnect.append(breakers.reconnected)
+        roster = Roster(there, configuration.model_fallbacks, breakers, lambda: datetime.now(UTC))
         executor = Executor(
             bus=bus,
-            routes=there,
-            fallbacks=configuration.model_fallbacks,
+            roster=roster,
             policy=policy(configuration),
             provider=providers.answering,
             jobs=Jobs(bus, providers.taking_jobs, prices, lambda: datetime.now(UTC)),
@@ -159,13 +172,16 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             permits=Permits(bus, limits(configuration)),
             prices=prices,
             caches=configuration.orchestration.cache_s > 0,
-            concurrency={
-                role: asyncio.Semaphore(model.max_concurrency)
-                for role, model in configuration.ai_models.items()
-                if model.max_concurrency is not None
-            },
+            concurrency=places_of(configuration),
         )
         bus.on_reconnect.append(executor.claims.reconnected)
+
+        def changed(now: Configuration) -> None:
+            roster.routes, roster.fallbacks = routes(now, environment), now.model_fallbacks
+            executor.concurrency = places_of(now, executor.concurrency)
+
+        models = LiveModels(bus, configuration, changed)
+        await models.start()
         return Work(
             pulls=[
                 pool(
@@ -174,7 +190,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
                 for lane in Lane
             ],
             feeds=[feed for lane in Lane for feed in EXECUTOR[lane]],
-            close=[providers.close, breakers.stop],
+            close=[providers.close, breakers.stop, models.stop],
         )
 
     service = Service(NAME, environment.nats_url, assemble)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.executor.taxonomy import Verdict
+from services.executor.taxonomy import MODEL_GONE, Verdict
 from shared.contracts.health import BreakerState
 
 COUNTED: Final = frozenset(
@@ -28,6 +28,10 @@ COUNTED: Final = frozenset(
     }
 )
 """Failures that say something about the model's health. A request's own fault, a limit or a wrong key is none."""
+
+
+GONE_S: Final = 3_600.0
+"""A model that its provider has no more is asked again this much later: ids that die stay dead, mostly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def counts(verdict: Verdict) -> bool:
 
 def _at_once(verdict: Verdict) -> bool:
     """Whether one is enough: an executor died on it, or the provider says that there is no such model any more."""
-    return verdict.type == "fatal" or verdict.code == "model_not_found"
+    return verdict.type == "fatal" or verdict == MODEL_GONE
 
 
 def after_failure(
@@ -90,11 +94,12 @@ def after_failure(
     if state.state == "open" or (state.state == "half_open" and not probe):
         return state
     failures = state.failures + 1
-    changed: dict[str, object] = {"failures": failures, "reason": reason}
+    changed: dict[str, object] = {"failures": failures, "reason": reason, "code": verdict.code}
+    open_s = max(settings.open_s, GONE_S) if verdict == MODEL_GONE else settings.open_s
     if state.state == "half_open" or failures >= settings.threshold or _at_once(verdict):
         changed |= {
             "state": "open",
-            "until": now + timedelta(seconds=settings.open_s),
+            "until": now + timedelta(seconds=open_s),
             "probes": 0,
             "passed": 0,
             "opened": state.opened + 1,

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from services.executor import breaker
 from services.executor.breaker import Go, Settings, Wait
-from services.executor.taxonomy import Verdict
+from services.executor.taxonomy import MODEL_GONE, Verdict
 from shared.bus.connection import Bus
 from shared.bus.errors import BusError
 from shared.config.providers import Route
@@ -83,6 +83,9 @@ class Breakers:
         before = self._known.get(key)
         self._known[key] = state
         metrics.BREAKER_OPEN.labels(state.provider, state.model).set(_LEVELS[state.state])
+        gone = state.state != "closed" and state.code == MODEL_GONE.code
+        if gone or (before is not None and before.code == MODEL_GONE.code):
+            metrics.MODEL_GONE.labels(state.provider, state.model).set(1 if gone else 0)
         if state.state != (before.state if before is not None else "closed"):
             log.warning(
                 "breaker.changed",
@@ -93,6 +96,8 @@ class Breakers:
         before = self._known.pop(key, None)
         if before is not None:
             metrics.BREAKER_OPEN.labels(before.provider, before.model).set(0)
+            if before.code == MODEL_GONE.code:
+                metrics.MODEL_GONE.labels(before.provider, before.model).set(0)
             if before.state != "closed":
                 log.warning("breaker.closed", extra={"provider": before.provider, "model": before.model})
 

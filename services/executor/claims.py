@@ -61,6 +61,7 @@ class Claims:
             call=ledger.command.call,
             attempt=number,
             role=route.role,
+            variant=route.variant,
             provider=route.provider,
             model=route.model,
             reserved_usd=reserved_usd(ledger.command, route, self.prices),

@@ -13,7 +13,7 @@ from typing import assert_never
 from services.executor import caching, settlement, taxonomy
 from services.executor.artifacts import Artifacts, Unusable
 from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings
-from services.executor.breaker import Go, Wait
+from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
@@ -23,6 +23,7 @@ from services.executor.limits import Busy, Permit, Permits
 from services.executor.pricing import priced
 from services.executor.providers import Answered, Asked, Failed, Pending, Provider
 from services.executor.providers.openai_wire import trimmed
+from services.executor.roster import Roster
 from services.executor.running import Cancelled, Running, Working
 from services.executor.settlement import MOST_UNKNOWN, Ledger, attempt_fault, fault
 from services.executor.unreadable import settle_unreadable
@@ -51,13 +52,20 @@ LOOKS_FOR_PAYLOAD = 5
 _NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
 
+class Places(asyncio.Semaphore):
+    """The calls to one role at the same time, in this process."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+
 @dataclass(slots=True)
 class Executor:
     """What the handler needs; made in `app.py`."""
 
     bus: Bus
-    routes: Mapping[str, Route]
-    fallbacks: Mapping[str, Sequence[str]]
+    roster: Roster
     policy: Policy
     provider: Callable[[Route], Provider]
     jobs: Jobs
@@ -70,7 +78,7 @@ class Executor:
     prices: PriceBook = field(default_factory=PriceBook)
     caches: bool = True
     """Whether answers are kept at all."""
-    concurrency: Mapping[str, asyncio.Semaphore] = field(default_factory=dict)
+    concurrency: Mapping[str, Places] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
     claims: Claims = field(init=False)
 
@@ -102,11 +110,11 @@ class Executor:
         ledger = Ledger.of(command)
         if delivery.delivered > 1 and (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
             return elsewhere
-        chain, why_not = self._chain(command.role)
+        chain, why_not = self.roster.chain(command.role)
         if why_not is not None:
             return await self._fail(ledger, why_not)
         role = ledger.role if ledger.role in chain else chain[0]
-        if (known := await self._known(ledger, self.routes[role])) is not None:
+        if (known := await self._known(ledger, self.roster.routes[role])) is not None:
             return await self._settle(known)
         while True:
             if ledger.job is not None:
@@ -117,15 +125,13 @@ class Executor:
                 continue
             if (over := self._over(ledger)) is not None:
                 return await self._fail(ledger, over)
-            passing = await self._passing(chain, role)
+            passing = await self.roster.passing(chain, role, command)
             if isinstance(passing, Wait):
                 if passing.seconds + LEAST_ATTEMPT_S < self._left_s(command):
                     return await self._put_back(ledger, delivery, max(passing.seconds, IN_PLACE_S))
-                routes = [self.routes[name] for name in chain[chain.index(role) :]]
-                alone = [f"{one.provider} ({one.model})" for one in routes]
-                return await self._fail(ledger, settlement.left_alone(alone, passing.seconds))
-            role, probe = passing
-            route = self.routes[role].at(turn(command, ledger.next_attempt))
+                return await self._fail(ledger, self.roster.left_alone(chain, role, passing.seconds))
+            there, probe = passing
+            role, route = there.role, there.at(turn(command, ledger.next_attempt))
             try:
                 asked = await self.artifacts.resolved(command, route)
             except Unusable as error:
@@ -159,7 +165,7 @@ class Executor:
         """Ask after the job until it is time to wait for it elsewhere; or return the role to go on with."""
         command, job = ledger.command, ledger.job
         assert job is not None
-        there = self.routes.get(job.role)
+        there = self.roster.of_job(job)
         route = there.at(turn(command, job.attempt)) if there is not None else None
         while isinstance(found := await self.jobs.follow(ledger, route, working), Pending):
             if found.after_s > IN_PLACE_S:
@@ -168,7 +174,7 @@ class Executor:
         ledger.job = None
         took_s = max(0.0, (self.now() - job.submitted_at).total_seconds())
         made = (started_by(command, job), found, took_s)
-        return await self._conclude(ledger, delivery, working, chain, route or self.routes[chain[0]], made)
+        return await self._conclude(ledger, delivery, working, chain, route or self.roster.first(chain), made)
 
     async def _conclude(
         self,
@@ -273,32 +279,6 @@ class Executor:
             return None
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
         return caching.key_of(command, (route.provider, route.base_url, route.model), parameters)
-
-    async def _passing(self, chain: Sequence[str], role: str) -> tuple[str, bool] | Wait:
-        """Return the first role, from this one on, whose model is not left alone, and whether it is only tried.
-
-        With none: the shortest time until one may be.
-        """
-        waits = []
-        for name in chain[chain.index(role) :]:
-            found = await self.breakers.gate(self.routes[name])
-            if isinstance(found, Go):
-                if name != role:
-                    log.info("attempt.around", extra={"from_role": role, "to_role": name})
-                return name, found.probe
-            waits.append(found.seconds)
-        return Wait(min(waits))
-
-    def _chain(self, role: str) -> tuple[list[str], Fault | None]:
-        """Return the roles that can be asked, in order; or why there is none."""
-        if role not in self.routes:
-            known = ", ".join(sorted(self.routes))
-            return [], fault(taxonomy.UNKNOWN_ROLE, f"role {role!r} is not in ai_models; known roles: {known}")
-        wanted = list(dict.fromkeys([role, *(name for name in self.fallbacks.get(role, ()) if name in self.routes)]))
-        there = [name for name in wanted if self.routes[name].unavailable is None]
-        if there:
-            return there, None
-        return [], settlement.nobody(role, wanted, [self.routes[name].unavailable or "" for name in wanted])
 
     def _left_s(self, command: ExecuteCall) -> float:
         return (command.run.deadline_at - self.now()).total_seconds()
@@ -427,7 +407,7 @@ class Executor:
         return Done()
 
     async def _fail(self, ledger: Ledger, why: Fault, started: AttemptStarted | None = None) -> Verdict:
-        route = self.routes.get(ledger.role)
+        route = self.roster.routes.get(ledger.role)
         simulated = route.simulated if route is not None else False
         return await self._settle(settlement.failed(ledger, why, started=started, simulated=simulated))
 
@@ -472,6 +452,8 @@ def _can_shrink(ledger: Ledger, role: str) -> bool:
 
 def _count_call(fact: CallSettled) -> None:
     metrics.CALLS.labels(fact.role, fact.outcome).inc()
+    if fact.variant is not None:
+        metrics.VARIANT_CALLS.labels(fact.role, fact.variant, fact.outcome).inc()
     model = fact.model or "none"
     if fact.usage.prompt_tokens:
         metrics.TOKENS.labels(model, "prompt").inc(fact.usage.prompt_tokens)

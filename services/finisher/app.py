@@ -9,6 +9,7 @@ from shared.config import Configuration
 from shared.config.environment import Environment
 from shared.pool import pool
 from shared.prices import Price, PriceBook
+from shared.registry.following import LiveModels
 from shared.service import Service, Work, run
 from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_CANCELS, FINISHER_DEADLINES
 
@@ -48,6 +49,12 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         finisher = Finisher(
             bus=bus, presenters=presenters(configuration), now=lambda: datetime.now(UTC), baseline=baseline
         )
+
+        def changed(now: Configuration) -> None:
+            finisher.presenters = presenters(now)
+
+        models = LiveModels(bus, configuration, changed)
+        await models.start()
         answers = pool(bus, NAME, [FINISHER_ANSWERS], finisher.answered, places=ANSWER_PLACES)
         finishes = pool(bus, NAME, FINISHER, finisher.finished, places=PLACES, shares=configuration.queuing.shares)
         deadlines = pool(bus, NAME, [FINISHER_DEADLINES], finisher.overdue, places=32)
@@ -55,6 +62,7 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         return Work(
             pulls=[answers, finishes, deadlines, cancels],
             feeds=[*FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES, FINISHER_CANCELS],
+            close=[models.stop],
         )
 
     return Service(NAME, environment.nats_url, assemble)

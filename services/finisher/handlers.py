@@ -60,7 +60,7 @@ class Presenters:
     failed_prompt: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finisher:
     """What the handlers need; made in `app.py`."""
 

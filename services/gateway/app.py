@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -23,6 +23,7 @@ from services.gateway.http import (
     chat,
     errors,
     history,
+    model_registry,
     plan,
     probes,
     run_events,
@@ -45,11 +46,22 @@ from shared.config.environment import Environment
 from shared.config.providers import routes
 from shared.conversation import estimated_tokens
 from shared.prices import PriceBook
+from shared.registry.following import LiveModels
+from shared.registry.models import ModelBook
 from shared.registry.schedules import Schedules
 from shared.registry.templates import TemplateBook
 from shared.service import DRAIN_S, Service, Work, serve
 
 NAME = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """What the listings come from: they are made anew when models change at run time."""
+
+    configuration: Configuration
+    environment: Environment
+
 
 ANSWERED_BEFORE_END_S = 2.0
 """Whoever still waits this long before the server cuts connections is told so instead."""
@@ -60,6 +72,7 @@ def application(
     listings: Listings,
     bounds: Bounds,
     *,
+    offering: Offering | None = None,
     keeping: Keeping | None = None,
     prices: PriceBook | None = None,
     drain_s: float = DRAIN_S,
@@ -70,11 +83,14 @@ def application(
     async def assemble(bus: Bus) -> Work:
         runs = Runs(bus=bus, now=lambda: datetime.now(UTC))
         projector = keeping.projector(bus) if keeping is not None else None
-        app.state.gateway = Gateway(
+        live = LiveModels(bus, offering.configuration) if offering is not None else None
+        gateway = app.state.gateway = Gateway(
             bus=bus,
             runs=runs,
             waiting=waiting,
             listings=listings,
+            models=ModelBook(bus.registry),
+            live=live,
             catalogue=listings.catalogue(),
             prices=prices or PriceBook(),
             book=TemplateBook(bus.registry, listings.templates),
@@ -83,10 +99,15 @@ def application(
             projector=projector,
             started_at=monotonic(),
         )
-        if projector is None:
-            return Work()
-        await projector.start()
-        return Work(close=[projector.stop])
+        closing = []
+        if live is not None and offering is not None:
+            live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
+            await live.start()
+            closing.append(live.stop)
+        if projector is not None:
+            await projector.start()
+            closing.append(projector.stop)
+        return Work(close=closing)
 
     service = Service(NAME, nats_url, assemble)
 
@@ -124,6 +145,7 @@ def application(
         templates,
         schedules,
         breakers,
+        model_registry,
         artifacts,
         sessions,
         catalogue,
@@ -184,7 +206,12 @@ def main() -> None:
     except ConfigInvalid as invalid:
         sys.exit(f"{NAME} does not start: {invalid}")
     app = application(
-        environment.nats_url, listings_of(configuration, environment), bounds, keeping=keeping, prices=prices
+        environment.nats_url,
+        listings_of(configuration, environment),
+        bounds,
+        offering=Offering(configuration, environment),
+        keeping=keeping,
+        prices=prices,
     )
     serve(
         app,

@@ -14,6 +14,8 @@ from shared.bus.connection import Bus
 from shared.history.projector import Projector
 from shared.observe.logs import bound
 from shared.prices import PriceBook
+from shared.registry.following import LiveModels
+from shared.registry.models import ModelBook
 from shared.registry.schedules import Schedules
 from shared.registry.templates import TemplateBook
 from shared.service import Health
@@ -21,7 +23,7 @@ from shared.workflows.problems import Blueprint
 from shared.workflows.validation import Catalogue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gateway:
     """One process's. Made in `app.py` once the bus is there."""
 
@@ -29,6 +31,10 @@ class Gateway:
     runs: Runs
     waiting: Waiting
     listings: Listings
+    """What is offered now: models come and go while it runs."""
+    models: ModelBook
+    live: LiveModels | None
+    """Follows them; None where there is no configuration to follow."""
     catalogue: Catalogue
     """What a workflow may name, but for templates: see `catalogue_with`."""
     prices: PriceBook
@@ -45,6 +51,10 @@ class Gateway:
         async with self.waiting.place():
             with bound(run_id=birth.run.run_id):
                 return await self.runs.end_of(birth)
+
+    def offer(self, listings: Listings) -> None:
+        """Offer something else from now on."""
+        self.listings, self.catalogue = listings, listings.catalogue()
 
     def catalogue_with(self, templates: Mapping[str, Blueprint]) -> Catalogue:
         """Return what a workflow may name that names these templates."""

@@ -18,6 +18,7 @@ from shared.config.providers import lane
 from shared.contracts.ids import Category, Lane
 from shared.conversation import user_message
 from shared.pool import pool
+from shared.registry.following import LiveModels
 from shared.registry.schedules import Schedules
 from shared.registry.templates import TemplateBook
 from shared.service import Service, Work, run
@@ -75,11 +76,10 @@ def flow_of(configuration: Configuration) -> Flow:
     )
 
 
-def build(environment: Environment, configuration: Configuration) -> Service:
-    """Return the service, ready to be served."""
-
+def catalogue_of(configuration: Configuration) -> Catalogue:
+    """Return what a workflow may name, but for templates."""
     limits = configuration.orchestration.limits
-    catalogue = Catalogue(
+    return Catalogue(
         frozenset(configuration.ai_models),
         frozenset(configuration.prompt_addons),
         limits.max_tasks,
@@ -87,6 +87,26 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         limits.max_fan_out,
         limits.max_task_s,
     )
+
+
+def cast_of(configuration: Configuration, flow: Flow) -> Cast:
+    """Return who may be asked, and how."""
+    limits = configuration.orchestration.limits
+    return Cast(
+        personas={
+            role: Persona(prompt_of(configuration, role), Lane(lane(configuration, role)))
+            for role in configuration.ai_models
+        },
+        addons=configuration.prompt_addons,
+        bounds=Bounds(limits.max_fan_out, limits.max_cost_usd),
+        expansion_prompt=str(opening("", flow.offer, (), user_message(""))[0].content).strip(),
+        expansion_schema=schema(flow.offer),
+    )
+
+
+def build(environment: Environment, configuration: Configuration) -> Service:
+    """Return the service, ready to be served."""
+
     flow = flow_of(configuration)
 
     async def assemble(bus: Bus) -> Work:
@@ -94,9 +114,11 @@ def build(environment: Environment, configuration: Configuration) -> Service:
             return datetime.now(UTC)
 
         book = TemplateBook(bus.registry, configuration.workflow_templates)
+        catalogue = catalogue_of(configuration)
 
         async def catalogue_for(tenant: str, templates: frozenset[str]) -> Catalogue:
-            return replace(catalogue, templates=await book.closure(tenant, templates)) if templates else catalogue
+            there = runner.catalogue
+            return replace(there, templates=await book.closure(tenant, templates)) if templates else there
 
         timeout_s = configuration.orchestration.default_timeout_s
         scheduling = Scheduling(bus, Schedules(bus), book, catalogue, timeout_s, now)
@@ -105,18 +127,16 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         async def stop_keeping() -> None:
             keeping.cancel()
 
-        cast = Cast(
-            personas={
-                role: Persona(prompt_of(configuration, role), Lane(lane(configuration, role)))
-                for role in configuration.ai_models
-            },
-            addons=configuration.prompt_addons,
-            bounds=Bounds(limits.max_fan_out, limits.max_cost_usd),
-            expansion_prompt=str(opening("", flow.offer, (), user_message(""))[0].content).strip(),
-            expansion_schema=schema(flow.offer),
-        )
-        runner = Runner(bus=bus, cast=cast, catalogue=catalogue, now=now)
+        runner = Runner(bus=bus, cast=cast_of(configuration, flow), catalogue=catalogue, now=now)
         planner = Planner(bus=bus, flow=flow, runner=runner, catalogue_for=catalogue_for, now=now)
+
+        def changed(now: Configuration) -> None:
+            planner.flow = flow_of(now)
+            runner.cast, runner.catalogue = cast_of(now, planner.flow), catalogue_of(now)
+            scheduling.catalogue = runner.catalogue
+
+        models = LiveModels(bus, configuration, changed)
+        await models.start()
         steering = Steering(bus=bus, runner=runner)
         shares = configuration.queuing.shares
         asked = pool(bus, NAME, PLANNER, planner.asked, places=PLACES, shares=shares)
@@ -137,7 +157,7 @@ def build(environment: Environment, configuration: Configuration) -> Service:
                 PLANNER_DUE,
                 PLANNER_SCHEDULES,
             ],
-            close=[stop_keeping],
+            close=[stop_keeping, models.stop],
         )
 
     return Service(NAME, environment.nats_url, assemble)

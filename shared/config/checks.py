@@ -15,7 +15,7 @@ from pydantic import JsonValue, ValidationError
 from shared.config.errors import json_path
 from shared.config.flow import RequestFlow
 from shared.config.keys import Location, Notes
-from shared.config.roles import BUILT_IN
+from shared.config.roles import BUILT_IN, DEFAULT_VARIANT
 from shared.config.templates import Template
 from shared.contracts.workflow import Workflow
 from shared.workflows.validation import Catalogue, Invalid, validate
@@ -94,6 +94,14 @@ def _providers(document: JsonValue, models: Mapping[str, JsonValue], notes: Note
         provider = at(model, ("provider",))
         if isinstance(provider, str) and provider not in known:
             notes.refuse(("ai_models", role, "provider"), provider, f"a provider{hint(provider, known)}")
+        variants = at(model, ("variants",))
+        for name, variant in variants.items() if isinstance(variants, dict) else ():
+            provider = at(variant, ("provider",))
+            if isinstance(provider, str) and provider not in known:
+                here = ("ai_models", role, "variants", name, "provider")
+                notes.refuse(here, provider, f"a provider{hint(provider, known)}")
+            if name == DEFAULT_VARIANT:
+                notes.refuse(("ai_models", role, "variants", name), name, "another name: it is the role's own model")
     for name in own if isinstance(own, dict) else ():
         if name in BUILT_IN or name == "simulator":
             notes.refuse(("providers", name), name, "another name: this provider is built in")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 from shared.config.configuration import Configuration
 from shared.config.environment import Environment
-from shared.config.roles import Model, ModelParameters, Provider
+from shared.config.roles import DEFAULT_VARIANT, Model, ModelParameters, Provider
 from shared.contracts.ids import Lane
 
 OPENAI_COMPATIBLE: Final = "openai_compatible"
@@ -49,6 +50,13 @@ class Route:
     """What is spoken: `openrouter`, `google_ai` or `openai_compatible`."""
     others: tuple[Instance, ...] = ()
     """Further servers and keys of the same provider: attempts go round."""
+    variant: str | None = None
+    """What it is called among the role's variants; None where the role has none."""
+    weight: int = 1
+    variants: tuple["Route", ...] = ()
+    """Other models that play the role for a share of the runs."""
+    expires_on: date | None = None
+    """The last day on which the provider serves the model."""
 
     @property
     def priced_as(self) -> str:
@@ -79,7 +87,35 @@ def routes(configuration: Configuration, environment: Environment) -> Mapping[st
 
 
 def route_of(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
-    """Return the route of one role."""
+    """Return the route of one role, with those of its variants."""
+    own = replace(_of_one(role, model, configuration, environment), weight=model.weight, expires_on=model.expires_on)
+    if not model.variants:
+        return own
+    others = []
+    for name, variant in model.variants.items():
+        config = {**model.config.model_dump(exclude_none=True), **variant.config.model_dump(exclude_none=True)}
+        changed = {
+            "provider": variant.provider or model.provider,
+            "model": variant.model or model.model,
+            "config": ModelParameters.model_validate(config),
+            "lane": model.makes.value,
+        }
+        route = _of_one(role, model.model_copy(update=changed), configuration, environment)
+        others.append(replace(route, variant=name, weight=variant.weight))
+    return replace(own, variant=DEFAULT_VARIANT, variants=tuple(others))
+
+
+def _of_one(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
+    route = _there(role, model, configuration, environment)
+    own = configuration.providers.get(model.provider)
+    if model.disabled is not None:
+        return replace(route, unavailable=f"role {role!r} is disabled: {model.disabled}")
+    if own is not None and own.disabled is not None:
+        return replace(route, unavailable=f"provider {model.provider!r} of role {role!r} is disabled: {own.disabled}")
+    return route
+
+
+def _there(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
     if (own := configuration.providers.get(model.provider)) is not None:
         return _own(role, model, own, configuration, environment)
     if environment.openai_base_url is not None:

@@ -1,9 +1,10 @@
 """Sections about models: which serves each role, with which settings, and what each is told to be."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Literal
+from datetime import date
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
 
 from shared.config.section import HttpUrl, Section
 from shared.contracts.ids import Lane
@@ -13,6 +14,17 @@ Protocol = Literal["openrouter", "google_ai", "openai_compatible"]
 
 VIDEO_SETTINGS = frozenset({"duration", "duration_seconds", "generate_audio", "fps"})
 IMAGE_SETTINGS = frozenset({"num_images", "aspect_ratio", "enhance_prompt", "image_size"})
+
+
+DEFAULT_VARIANT: Final = "default"
+"""What a role's own model is called among its variants."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+def _day(value: Any) -> Any:
+    """Take an ISO day for a date: JSON has no dates."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
 
 
 class ModelParameters(Section):
@@ -43,6 +55,9 @@ class Provider(Section):
     api_key_env: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")], ...] = Field(
         default=(), description="The environment variable with its key, or several: attempts go round. Never the key."
     )
+    disabled: str | None = Field(
+        default=None, min_length=1, max_length=500, description="Why nothing is asked of it for now; absent: it is."
+    )
 
     @classmethod
     def shaped(cls, value: JsonValue) -> JsonValue:
@@ -50,6 +65,17 @@ class Provider(Section):
             return value
         alone = {name: [value[name]] for name in ("base_url", "api_key_env") if isinstance(value.get(name), str)}
         return {**value, **alone}
+
+
+class Variant(Section):
+    """Another model that plays a role for a share of the runs, to be compared with the role's own."""
+
+    weight: int = Field(ge=0, le=1_000_000, description="Its share, against `weight` of the role and of the others.")
+    provider: str | None = Field(default=None, min_length=1, description="Who serves it; absent: as the role's own.")
+    model: str | None = Field(
+        default=None, min_length=1, max_length=200, description="The model's id; absent: the role's own."
+    )
+    config: ModelParameters = Field(default_factory=ModelParameters, description="Over the role's own config.")
 
 
 class Model(Section):
@@ -83,6 +109,23 @@ class Model(Section):
             "What the model makes, which decides whose places its calls take; absent: told by its settings "
             "(duration or generate_audio: video; aspect_ratio or num_images: image; else text)."
         ),
+    )
+
+    weight: int = Field(
+        default=100, ge=0, le=1_000_000, description="The share of the runs that it keeps when there are variants."
+    )
+    variants: Mapping[Name, Variant] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Other models, by a name of yours, that play the role for a share of the runs.",
+    )
+    expires_on: Annotated[date, BeforeValidator(_day)] | None = Field(
+        default=None,
+        description="The last day (UTC, such as 2026-12-31) on which its provider serves it; from then on the "
+        "role's fallbacks are asked.",
+    )
+    disabled: str | None = Field(
+        default=None, min_length=1, max_length=500, description="Why nobody asks it for now; absent: it is asked."
     )
 
     @property

@@ -128,6 +128,8 @@ class AttemptStarted(Message):
     call: CallName
     attempt: PositiveInt
     role: str
+    variant: str | None = None
+    """Which of the role's models it is asked of, where there are several."""
     provider: str
     model: str
     reserved_usd: Usd = 0.0
@@ -183,6 +185,8 @@ class CallSettled(Message):
     role: str
     """The role that answered: another than asked for after a fallback."""
     asked_role: str
+    variant: str | None = None
+    """Which of the role's models answered, where there are several."""
     provider: str | None = None
     model: str | None = None
     finish_reason: str | None = None

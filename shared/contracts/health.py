@@ -26,6 +26,8 @@ class BreakerState(Message):
     """Half-open: calls that were let through and answered."""
     reason: str = ""
     """The latest failure."""
+    code: str = ""
+    """Its code; `model_not_found`: the provider has no such model (any more)."""
     opened: NonNegativeInt = 0
     """How often it has opened since it was last closed."""
 

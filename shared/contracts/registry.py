@@ -1,4 +1,4 @@
-"""What can be changed while the system runs: templates over those of the configuration file, and their schedules."""
+"""What can be changed while the system runs, over the configuration file: templates, their schedules, and models."""
 
 from typing import Annotated, Literal
 
@@ -69,3 +69,44 @@ class ScheduleState(Message):
     """Why the last time nothing could be started."""
     seq: NonNegativeInt = 0
     """Of the last fire that is taken in, in its stream."""
+
+
+class ModelEntry(Message):
+    """A role as it was written. In the `registry` bucket under `model.<role>`; by the gateway.
+
+    Over the configuration file: what is None here is as the file has it.
+    """
+
+    role: Token
+    version: PositiveInt
+    document: dict[str, JsonValue] | None = None
+    """As in `ai_models` of the configuration file."""
+    fallbacks: tuple[str, ...] | None = None
+    system_prompt: str | None = None
+    disabled: str | None = None
+    """Why nobody asks it."""
+    written_at: AwareDatetime
+    by: str
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing: the configuration file's holds."""
+        return self.document is None and self.fallbacks is None and self.system_prompt is None and self.disabled is None
+
+
+class ProviderEntry(Message):
+    """A provider as it was written. In the `registry` bucket under `provider.<name>`; by the gateway."""
+
+    name: Token
+    version: PositiveInt
+    document: dict[str, JsonValue] | None = None
+    """As in `providers` of the configuration file; None: as the file has it."""
+    disabled: str | None = None
+    """Why nothing is asked of it."""
+    written_at: AwareDatetime
+    by: str
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing: the configuration file's holds."""
+        return self.document is None and self.disabled is None

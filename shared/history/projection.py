@@ -143,6 +143,7 @@ def _settled(rows: Rows, fact: Fact, call: CallSettled) -> None:
     row = _call(rows, fact, call, f"{call.purpose}.{call.call}")
     row.provider, row.outcome, row.simulated = call.provider or "", call.outcome, call.simulated
     row.attempts, row.saved_usd, row.took_s = call.attempts, call.saved_usd, call.took_s
+    row.variant = call.variant
 
 
 def _call(rows: Rows, fact: Fact, call: CallSettled | CallWrittenOff, name: str) -> CallRow:

@@ -61,6 +61,8 @@ class CallRow:
     cost_known: bool
     saved_usd: float
     took_s: float
+    variant: str | None = None
+    """Which of the role's models, where it has several."""
 
 
 @dataclass(slots=True)

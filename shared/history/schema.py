@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-VERSION = 2
+VERSION = 3
 
 metadata = MetaData()
 
@@ -64,6 +64,7 @@ calls = Table(
     Column("day", String(10), nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Column("role", Text, nullable=False),
+    Column("variant", String(64)),
     Column("provider", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("outcome", String(16), nullable=False),

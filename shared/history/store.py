@@ -242,6 +242,7 @@ class History:
                         "saved_usd",
                     )
                 ),
+                func.avg(calls.c.took_s).filter(calls.c.outcome == "answered", calls.c.attempts > 0).label("mean_s"),
                 func.count().filter(~calls.c.cost_known).label("unknown_costs"),
                 func.count().filter(calls.c.simulated).label("simulated"),
             )
@@ -329,6 +330,7 @@ DIMENSIONS: Final = (
     "model",
     "provider",
     "role",
+    "variant",
     "purpose",
     "template",
     "schedule",

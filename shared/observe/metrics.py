@@ -34,6 +34,11 @@ RUN_SECONDS = Histogram("segue_run_seconds", "From a run's birth to its end.", [
 
 # Models. `unavailable` or `rate_limited` rising: check the provider, its key and its limits.
 CALLS = Counter("segue_calls_total", "Settled calls.", ["role", "outcome"])
+VARIANT_CALLS = Counter(
+    "segue_variant_calls_total",
+    "Settled calls of roles with several models, by which one.",
+    ["role", "variant", "outcome"],
+)
 ATTEMPTS = Counter("segue_attempts_total", "Attempts by outcome code.", ["provider", "model", "outcome"])
 ATTEMPT_SECONDS = Histogram(
     "segue_attempt_seconds", "One attempt, as the executor saw it.", ["provider", "model"], buckets=SECONDS
@@ -50,6 +55,11 @@ UNKNOWN_COST = Counter(
 CACHED = Counter("segue_cache_lookups_total", "Calls that the cache could answer, by outcome: hit, miss.", ["outcome"])
 BREAKER_OPEN = Gauge(
     "segue_breaker_open", "1: the model is left alone; 0.5: a few calls try it; 0: it is asked.", ["provider", "model"]
+)
+MODEL_GONE = Gauge(
+    "segue_model_gone",
+    "1: the provider says that there is no such model (404): point the role at another id; its fallbacks answer.",
+    ["provider", "model"],
 )
 
 # Work. `pending` growing with places taken: scale the service; redeliveries: something dies or stalls.

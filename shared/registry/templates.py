@@ -32,11 +32,11 @@ class Offered:
 
 
 class VersionMismatch(Exception):
-    """Somebody else wrote the template meanwhile, or it is there already; `version` is its current one, 0: none."""
+    """Somebody else wrote it meanwhile, or it is there already; `version` is its current one, 0: none."""
 
-    def __init__(self, name: str, version: int) -> None:
+    def __init__(self, name: str, version: int, what: str = "template") -> None:
         there = f"is at version {version}" if version else "is not in the registry"
-        super().__init__(f"template {name!r} {there}: read it again, then write on top of that")
+        super().__init__(f"{what} {name!r} {there}: read it again, then write on top of that")
         self.version = version
 
 

@@ -23,6 +23,7 @@ from services.executor.breakers import Breakers
 from services.executor.handlers import Executor
 from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
+from services.executor.roster import Roster
 from services.executor.running import Running
 from shared import subjects
 from shared.bus.connection import Bus, open_bus
@@ -182,8 +183,12 @@ async def begin(world: World) -> AsyncIterator[Begin]:
             bus=bus,
             breakers=breakers,
             permits=Permits(bus, limits or {}),
-            routes={**{role: route(role, provider.url) for role in roles}, **(routes or {})},
-            fallbacks=fallbacks or {},
+            roster=Roster(
+                {**{role: route(role, provider.url) for role in roles}, **(routes or {})},
+                fallbacks or {},
+                breakers,
+                lambda: datetime.now(UTC),
+            ),
             policy=policy or Policy(base_s=0.05),
             provider=providers.answering,
             jobs=Jobs(bus, providers.taking_jobs, PriceBook(), lambda: datetime.now(UTC)),

@@ -132,7 +132,7 @@ async def test_one_who_stands_in_is_asked_when_the_deadline_comes_first(begin: B
     assert (await world.do(call())).role == "medium_ai"
     stood_in = await world.do(call(run(lasts_s=5)))
     assert (stood_in.outcome, stood_in.role, stood_in.failed) == ("answered", "fast_ai", ())
-    world.executor.fallbacks = {}
+    world.executor.roster.fallbacks = {}
     alone = await world.do(call(run(lasts_s=5)))
     assert alone.fault is not None
     assert (alone.outcome, alone.fault.code, alone.attempts) == ("failed", "limit_reached", 0)

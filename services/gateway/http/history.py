@@ -28,7 +28,7 @@ router = APIRouter(tags=["history"])
 _DOWN: dict[int | str, dict[str, Any]] = {422: {"model": Failure}, 503: {"model": Failure}}
 
 Dimension = Literal[
-    "day", "model", "provider", "role", "purpose", "template", "schedule", "category", "kind", "session"
+    "day", "model", "provider", "role", "variant", "purpose", "template", "schedule", "category", "kind", "session"
 ]
 assert set(Dimension.__args__) == set(DIMENSIONS)  # type: ignore[attr-defined]
 
@@ -124,6 +124,7 @@ class UsageRow(Body):
     cost_known: bool
     unknown_costs: NonNegativeInt = Field(description="Calls whose price nobody knows: they are not in the sum.")
     saved_usd: float
+    mean_s: float | None = Field(description="Seconds that an answer took, on average; null: nobody answered.")
     simulated: NonNegativeInt = Field(description="Calls that were only simulated.")
 
 
@@ -273,6 +274,7 @@ def _used(row: Any, by: tuple[str, ...]) -> UsageRow:
         cost_known=not row["unknown_costs"],
         unknown_costs=row["unknown_costs"],
         saved_usd=round(row["saved_usd"], 9),
+        mean_s=round(row["mean_s"], 6) if row["mean_s"] is not None else None,
         simulated=row["simulated"],
     )
 

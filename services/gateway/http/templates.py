@@ -37,21 +37,21 @@ SHOWN = 60
 NAME = re.compile(TOKEN_PATTERN.removesuffix("$"))
 _VERSION = re.compile(r'(?:W/)?"(\d{1,9}|file)"')
 _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Failure}}
-_HEADERS = {
-    "parameters": [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": said,
-        }
-        for name, said in (
-            ("If-Match", "Only on top of this version: the `ETag` that was read."),
-            ("If-None-Match", "`*`: only where the registry has none yet."),
-        )
-    ]
-}
+
+
+def if_match() -> dict[str, Any]:
+    """Return the description of the headers that say on top of which version is written."""
+    said = (
+        ("If-Match", "Only on top of this version: the `ETag` that was read."),
+        ("If-None-Match", "`*`: only where the registry has none yet."),
+    )
+    schema = {"type": "string"}
+    return {
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": schema, "description": text}
+            for name, text in said
+        ]
+    }
 
 
 @router.get("/templates", summary="Templates", response_model=TemplatesAnswer)
@@ -104,7 +104,7 @@ async def versions(request: Request, name: str) -> Response:
         412: {"model": Failure},
         422: {"model": Failure},
     },
-    openapi_extra={**takes(TemplateWritten), **_HEADERS},
+    openapi_extra={**takes(TemplateWritten), **if_match()},
 )
 async def write(request: Request, name: str) -> Response:
     """Write a template's next version: it counts at once, everywhere. Runs that go on keep the one they began with."""
@@ -115,7 +115,7 @@ async def write(request: Request, name: str) -> Response:
     try:
         template = read_template(body, catalogue)
         _knows_itself(name, template, catalogue)
-        written = await gateway.book.write(tenant, name, body, expected=_expected(request), by=BY)
+        written = await gateway.book.write(tenant, name, body, expected=expected(request), by=BY)
     except BadTemplate as bad:
         raise Refusal(422, bad.problems) from bad
     except VersionMismatch as mismatch:
@@ -130,7 +130,7 @@ async def write(request: Request, name: str) -> Response:
     summary="Delete a template",
     response_model=TemplateDeleted,
     responses={**_MISSING, 409: {"model": Failure}, 412: {"model": Failure}},
-    openapi_extra=_HEADERS,
+    openapi_extra=if_match(),
 )
 async def delete(request: Request, name: str) -> Response:
     """Delete a template that was written at run time; one of the configuration that it stood over is back then."""
@@ -145,7 +145,7 @@ async def delete(request: Request, name: str) -> Response:
                 409, f"template {name!r} is started by schedules: {', '.join(users[:10])}; delete those first"
             )
     try:
-        now = await gateway.book.delete(tenant, name, expected=_expected(request), by=BY)
+        now = await gateway.book.delete(tenant, name, expected=expected(request), by=BY)
     except VersionMismatch as mismatch:
         raise Refusal(412, str(mismatch)) from mismatch
     return show(TemplateDeleted(name=name, now="file" if now is not None else None))
@@ -187,7 +187,7 @@ def named(name: str) -> None:
         raise Refusal(422, (Problem("$", "bad_name", "a name has 1 to 64 of A-Z, a-z, 0-9, - and _"),))
 
 
-def _expected(request: Request) -> int | None:
+def expected(request: Request) -> int | None:
     """Return on top of which version is written; None: whichever there is."""
     if request.headers.get("if-none-match", "").strip() == "*":
         return 0

@@ -1,0 +1,210 @@
+"""Models and providers as they are now: the configuration file's, and what was written over it at run time. (ADR 0017)
+
+The reading half is pure: `merged` says what a file and the entries come to, `read_model` and `read_provider` what a
+document is. `ModelBook` writes entries, one compare-and-set each.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from pydantic import JsonValue, ValidationError
+
+from shared.bus.buckets import Bucket
+from shared.config.configuration import Configuration
+from shared.config.keys import Notes, read
+from shared.config.roles import BUILT_IN, DEFAULT_VARIANT, BasePrompt, Model, Provider
+from shared.contracts.registry import ModelEntry, ProviderEntry
+from shared.registry.templates import VersionMismatch
+from shared.workflows.problems import Problem, hint
+from shared.workflows.validation import json_path
+
+MODELS: Final = "model"
+PROVIDERS: Final = "provider"
+MOST: Final = 1_000
+"""Roles, and providers, that the registry has."""
+MOST_BYTES: Final = 64_000
+"""Of one entry's document."""
+
+E = TypeVar("E", ModelEntry, ProviderEntry)
+
+
+class BadModel(Exception):
+    """A document is no model, or no provider, that could be asked."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{one.path}: {one.message}" for one in self.problems))
+
+
+class TooManyEntries(Exception):
+    """The registry's places are taken."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"there are {MOST} {what}s in the registry already; delete one first")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What was written over the configuration file, by name."""
+
+    models: Mapping[str, ModelEntry]
+    providers: Mapping[str, ProviderEntry]
+
+
+def merged(file: Configuration, overlay: Overlay) -> Configuration:
+    """Return the configuration as it is now. An entry that this build cannot read leaves the file's as it is."""
+    models, providers = dict(file.ai_models), dict(file.providers)
+    fallbacks, prompts = dict(file.model_fallbacks), dict(file.base_ai_prompts)
+    for name, given in overlay.providers.items():
+        provider = _read_or(providers.get(name), given.document, Provider)
+        if provider is not None:
+            providers[name] = provider.model_copy(update={"disabled": given.disabled or provider.disabled})
+    for role, entry in overlay.models.items():
+        model = _read_or(models.get(role), entry.document, Model)
+        if model is None:
+            continue
+        models[role] = model.model_copy(update={"disabled": entry.disabled or model.disabled})
+        if entry.fallbacks is not None:
+            fallbacks[role] = entry.fallbacks
+        if entry.system_prompt is not None:
+            prompts[role] = BasePrompt(system_prompt=entry.system_prompt)
+    changed = {
+        "ai_models": models, "providers": providers, "model_fallbacks": fallbacks, "base_ai_prompts": prompts,
+    }  # fmt: skip
+    return file.model_copy(update=changed)
+
+
+S = TypeVar("S", Model, Provider)
+
+
+def _read_or(there: S | None, document: Mapping[str, JsonValue] | None, kind: type[S]) -> S | None:
+    if document is None:
+        return there
+    try:
+        return kind.model_validate_json(json.dumps(document))
+    except ValidationError:
+        return there
+
+
+def read_model(
+    role: str, document: Mapping[str, JsonValue], fallbacks: Iterable[str], now: Configuration
+) -> dict[str, JsonValue]:
+    """Return a role's document with its keys as they are named, ready to be kept. Raises `BadModel`."""
+    model, kept = _read(document, Model)
+    problems = []
+    known = (*BUILT_IN, *now.providers)
+    asked = [("$.provider", model.provider)]
+    for name, variant in model.variants.items():
+        if name == DEFAULT_VARIANT:
+            message = f"{name!r} is the role's own model: choose another name"
+            problems.append(Problem(f"$.variants.{name}", "bad_name", message))
+        if variant.provider is not None:
+            asked.append((f"$.variants.{name}.provider", variant.provider))
+    for path, provider in asked:
+        if provider not in known:
+            problems.append(
+                Problem(path, "unknown_provider", f"unknown provider {provider!r}; {hint(provider, known)}")
+            )
+    if not model.weight and not any(variant.weight for variant in model.variants.values()):
+        problems.append(Problem("$.weight", "no_weight", "nobody would be asked: every weight is 0"))
+    for index, other in enumerate(fallbacks):
+        path = f"$.fallbacks[{index}]"
+        if other == role:
+            problems.append(Problem(path, "circular_fallback", "a role does not stand in for itself"))
+        elif other not in now.ai_models:
+            problems.append(Problem(path, "unknown_role", f"unknown role {other!r}; {hint(other, now.ai_models)}"))
+    if problems:
+        raise BadModel(problems)
+    return kept
+
+
+def read_provider(name: str, document: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a provider's document with its keys as they are named, ready to be kept. Raises `BadModel`."""
+    if name in (*BUILT_IN, "simulator"):
+        raise BadModel([Problem("$", "built_in", f"provider {name!r} is built in: choose another name")])
+    return _read(document, Provider)[1]
+
+
+def _read(document: Mapping[str, JsonValue], kind: type[S]) -> tuple[S, dict[str, JsonValue]]:
+    if (size := len(json.dumps(document))) > MOST_BYTES:
+        raise BadModel([Problem("$", "too_large", f"{size:,} bytes; at most {MOST_BYTES:,} are kept")])
+    notes = Notes()
+    kept = read(kind, dict(document), (), notes)
+    assert isinstance(kept, dict)
+    problems = [Problem(one.path, "unknown_key", f"expected {one.expected}") for one in notes.problems]
+    problems += [Problem("$", "unknown_key", warning) for warning in notes.warnings if "left out" in warning]
+    try:
+        found = kind.model_validate_json(json.dumps(kept))
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_input=False, include_context=False)
+        problems += [Problem(json_path(one["loc"]), str(one["type"]), one["msg"]) for one in items]
+        raise BadModel(problems) from error
+    if problems:
+        raise BadModel(problems)
+    return found, kept
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBook:
+    """Writes what holds over the configuration file."""
+
+    bucket: Bucket
+
+    async def model(self, role: str) -> ModelEntry | None:
+        """Return what was written of a role, as the registry's leader has it."""
+        return (await self.bucket.get(f"{MODELS}.{role}", ModelEntry))[0]
+
+    async def provider(self, name: str) -> ProviderEntry | None:
+        """Return what was written of a provider, as the registry's leader has it."""
+        return (await self.bucket.get(f"{PROVIDERS}.{name}", ProviderEntry))[0]
+
+    async def write_model(
+        self, role: str, change: Callable[[ModelEntry | None], Mapping[str, object]], *, expected: int | None, by: str
+    ) -> ModelEntry:
+        """Change a role's entry: `change` gives the fields of its next version. Raises `VersionMismatch`,
+        `TooManyEntries`."""
+        return await self._write(MODELS, role, "role", ModelEntry, change, expected, by)
+
+    async def write_provider(
+        self,
+        name: str,
+        change: Callable[[ProviderEntry | None], Mapping[str, object]],
+        *,
+        expected: int | None,
+        by: str,
+    ) -> ProviderEntry:
+        """Change a provider's entry. Raises `VersionMismatch`, `TooManyEntries`."""
+        return await self._write(PROVIDERS, name, "name", ProviderEntry, change, expected, by)
+
+    async def _write(
+        self,
+        what: str,
+        name: str,
+        called: str,
+        kind: type[E],
+        change: Callable[[E | None], Mapping[str, object]],
+        expected: int | None,
+        by: str,
+    ) -> E:
+        key = f"{what}.{name}"
+        while True:
+            record, revision = await self.bucket.get(key, kind)
+            there = 0 if record is None or record.empty else record.version
+            if expected is not None and expected != there:
+                raise VersionMismatch(name, there, what)
+            if record is None and len(await self.bucket.every(what, kind)) >= MOST:
+                raise TooManyEntries(what)
+            fields = record.model_dump() if record is not None else {}
+            fields |= {
+                called: name,
+                **change(record),
+                "version": (record.version if record is not None else 0) + 1,
+                "written_at": datetime.now(UTC),
+                "by": by,
+            }
+            written = kind.model_validate(fields)
+            if await self.bucket.put(key, written, revision) is not None:
+                return written
