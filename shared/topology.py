@@ -284,7 +284,7 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         keys(
             REGISTRY,
-            "templates, schedules, models and providers over the configuration file's, with their versions; the gateway's",
+            "templates, schedules, models, providers over the configuration file's, by version; the gateway's",
             0,
             100_000,
             history=REGISTRY_VERSIONS,
