@@ -10,6 +10,7 @@ RUN python -m venv /opt/segue \
 COPY pyproject.toml README.md LICENSE orchestration_config.json ./
 COPY shared shared
 COPY services services
+COPY client client
 COPY cli cli
 COPY simulator simulator
 RUN /opt/segue/bin/pip install --no-deps --no-build-isolation .

@@ -8,14 +8,14 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from cli.client import Client
 from cli.progress import Progress, footer
+from client import Segue
 
 REFRESHES_PER_S = 12
 
 
-def ask(client: Client, body: dict[str, Any], console: Console, *, as_json: bool = False) -> dict[str, Any]:
-    """Ask and print the answer. Raises `Failure`, `Unreachable`."""
+def ask(client: Segue, body: dict[str, Any], console: Console, *, as_json: bool = False) -> dict[str, Any]:
+    """Ask and print the answer. Raises `RequestFailed`, `Unreachable`."""
     if as_json or not console.is_terminal:
         answer = client.post("/chat", body)
         said = json.dumps(answer, indent=2, ensure_ascii=False) if as_json else str(answer["response"])
@@ -33,10 +33,10 @@ def ask(client: Client, body: dict[str, Any], console: Console, *, as_json: bool
     return answer
 
 
-def watched(client: Client, body: dict[str, Any], console: Console) -> dict[str, Any]:
+def watched(client: Segue, body: dict[str, Any], console: Console) -> dict[str, Any]:
     """Ask, show on the terminal what happens, and return the answer with nothing of that left there."""
     progress = Progress()
     with Live(progress, console=console, refresh_per_second=REFRESHES_PER_S, transient=True):
-        for event in client.chat(body):
+        for event in client.stream_chat(**body):
             progress.take(event)
     return progress.result()

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.ask import ask
-from cli.client import Client, Failure
+from client import RequestFailed, Segue
 
 HELP = "Ask anything. Commands: stats, models, new (forget this conversation), exit."
 Read = Callable[[], str | None]
 """Returns what was said next, None when nothing more comes."""
 
 
-def chat(client: Client, console: Console, read: Read | None = None) -> int:
+def chat(client: Segue, console: Console, read: Read | None = None) -> int:
     """Talk until `exit` or the end of the input. Returns how many questions failed. Raises `Unreachable`."""
     session: str | None = None
     failed = 0
@@ -43,7 +43,7 @@ def chat(client: Client, console: Console, read: Read | None = None) -> int:
                 case message:
                     body = {"message": message} if session is None else {"message": message, "session_id": session}
                     session = ask(client, body, console)["session_id"]
-        except Failure as failure:
+        except RequestFailed as failure:
             failed += 1
             console.print(str(failure), style="red", markup=False, soft_wrap=True)
         except KeyboardInterrupt:  # of this question only: it goes on without anybody who waits

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from cli.client import Client, Failure
 from cli.promises import MODES, Broken, Mode
+from client import RequestFailed, Segue
 
 ALL = "all"
 CHAT = "chat"
@@ -14,7 +14,7 @@ CHAT = "chat"
 NAMES = (ALL, *(mode.name for mode in MODES))
 
 
-def check(client: Client, mode: str, console: Console, modes: Sequence[Mode] = MODES) -> int:
+def check(client: Segue, mode: str, console: Console, modes: Sequence[Mode] = MODES) -> int:
     """Run a mode's checks and print a line for each. Returns how many failed. Raises `Unreachable`."""
     began, run, failed = time.monotonic(), 0, 0
     for chosen in modes:
@@ -28,7 +28,7 @@ def check(client: Client, mode: str, console: Console, modes: Sequence[Mode] = M
                 with console.status(f"{name} …"):
                     said = promise(client)
                 kept = True
-            except (Broken, Failure) as error:
+            except (Broken, RequestFailed) as error:
                 said, kept = str(error), False
             except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
                 said, kept = f"the answer is not of the promised shape ({type(error).__name__}: {error})", False

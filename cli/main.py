@@ -21,7 +21,7 @@ from cli.runs_app import app as runs
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cli.client import Client
+    from client import Segue
 
 
 BEGAN_S = time.monotonic()
@@ -232,17 +232,17 @@ def _chosen() -> Mode:
 
 
 @contextmanager
-def talking(url: str | None) -> "Iterator[tuple[Client, Console]]":
+def talking(url: str | None) -> "Iterator[tuple[Segue, Console]]":
     """Yield a client of the gateway and a console; what goes wrong is said and becomes the exit code."""
     from rich.console import Console
 
-    from cli.client import Client, Failure, Unreachable, WrongAddress
+    from client import RequestFailed, Segue, Unreachable, WrongAddress
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        with Client(_address(url)) as client:
+        with Segue(_address(url), max_retries=0) as client:
             yield client, Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
-    except Failure as failure:
+    except RequestFailed as failure:
         errors.print(str(failure), style="red", markup=False)
         if failure.run_id:
             errors.print(f"run {failure.run_id}", style="dim")

@@ -7,12 +7,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.client import Client
+from client import Segue
 
 BAR = 20
 
 
-def plan(client: Client, body: dict[str, Any], console: Console, *, as_json: bool) -> bool:
+def plan(client: Segue, body: dict[str, Any], console: Console, *, as_json: bool) -> bool:
     """Show a plan; whether there is one."""
     found = client.post("/plan", body)
     if as_json:

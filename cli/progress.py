@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.spinner import Spinner
 from rich.text import Text
 
-from cli.client import Event, Failure
+from client import ApiError, ConnectionCut, Event, RequestFailed
 
 SHOWN_LINES: Final = 12
 SHOWN_CALLS: Final = 3
@@ -28,7 +28,7 @@ class Progress:
         self.texts: dict[str, str] = {}
         """What each call has said so far."""
         self.answer: dict[str, Any] | None = None
-        self.failure: Failure | None = None
+        self.failure: RequestFailed | None = None
 
     def take(self, event: Event) -> None:
         """Take one event in. Unknown ones are for later versions."""
@@ -49,14 +49,16 @@ class Progress:
                 self.answer = data
             case "error":
                 run_id = data.get("run_id") or self.run_id
-                self.failure = Failure(int(data.get("status", 500)), data.get("detail", data), run_id)
+                self.failure = ApiError(
+                    int(data.get("status", 500)), {"detail": data.get("detail", data), "run_id": run_id}
+                )
 
     def result(self) -> dict[str, Any]:
-        """Return the answer. Raises `Failure` when there is none."""
+        """Return the answer. Raises `RequestFailed` when there is none."""
         if self.failure is not None:
             raise self.failure
         if self.answer is None:
-            raise Failure(0, "the stream ended without an answer; the run goes on", self.run_id)
+            raise ConnectionCut("the stream ended without an answer; the run goes on", self.run_id)
         return self.answer
 
     def state(self) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from cli.client import Client
+from client import Segue
 
-Check = Callable[[Client], str]
-"""Returns what was seen. Raises `Broken`, or `Failure` when the gateway said no."""
+Check = Callable[[Segue], str]
+"""Returns what was seen. Raises `Broken`, or `RequestFailed` when the gateway said no."""
 Field = tuple[str, type | tuple[type, ...]]
 
 EVERYDAY: Final = "What is the capital of France?"
@@ -81,7 +81,7 @@ def same(what: str, seen: object, promised: object) -> None:
         raise Broken(f"{what} is {seen!r}, not {promised!r}")
 
 
-def refused(client: Client, method: str, path: str, status: int, body: object = None) -> object:
+def refused(client: Segue, method: str, path: str, status: int, body: object = None) -> object:
     """Return the `detail` of a request that has to be refused in this way."""
     answer = client.send(method, path, body)
     same(f"the status of {method} {path}", answer.status_code, status)
@@ -101,7 +101,7 @@ def categorised(body: dict[str, Any], letter: str) -> str:
 
 
 def health(path: str) -> Check:
-    def check(client: Client) -> str:
+    def check(client: Segue) -> str:
         body = client.get(path)
         fields(body, HEALTH)
         if body["status"] not in {"healthy", "ok"}:
@@ -114,7 +114,7 @@ def health(path: str) -> Check:
 def listing(path: str, member: str, wanted: tuple[Field, ...]) -> Check:
     """Return the check of a list endpoint, `{member: […], count}`; without fields its entries are names."""
 
-    def check(client: Client) -> str:
+    def check(client: Segue) -> str:
         body = client.get(path)
         fields(body, ((member, list), ("count", int)))
         entries = body[member]
@@ -133,13 +133,13 @@ def listing(path: str, member: str, wanted: tuple[Field, ...]) -> Check:
     return check
 
 
-def stats(client: Client) -> str:
+def stats(client: Segue) -> str:
     body = client.get("/stats")
     fields(body, STATS)
     return f"{body['active_sessions']} sessions, {body['total_messages']} messages, up {body['uptime_seconds']:.0f} s"
 
 
-def documentation(client: Client) -> str:
+def documentation(client: Segue) -> str:
     paths = client.get("/openapi.json")["paths"]
     promised = ("/chat", "/workflow", "/template/{name}", "/session/{session_id}", "/models", "/addons", "/templates")
     for path in promised:
@@ -151,7 +151,7 @@ def documentation(client: Client) -> str:
     return f"{len(paths)} paths documented, /docs and /redoc are there"
 
 
-def nothing_there(client: Client) -> str:
+def nothing_there(client: Segue) -> str:
     for method, path, body in (
         ("GET", "/session/nobody-has-this-one", None),
         ("POST", "/template/nobody-has-this-one", {}),
@@ -161,19 +161,19 @@ def nothing_there(client: Client) -> str:
     return "unknown session, template and path: 404 with detail"
 
 
-def simple(client: Client) -> str:
+def simple(client: Segue) -> str:
     body = client.post("/chat", {"message": EVERYDAY})
     fields(body, CHAT)
     return f"{categorised(body, 'M')}, {body['model_used']}"
 
 
-def malformed(client: Client) -> str:
+def malformed(client: Segue) -> str:
     for wrong in ({}, {"message": "  "}, {"message": 7}, {"message": EVERYDAY, "context_tokens": -1}):
         refused(client, "POST", "/chat", 422, wrong)
     return "4 wrong bodies: 422 with detail"
 
 
-def complex_task(client: Client) -> str:
+def complex_task(client: Segue) -> str:
     body = client.post("/chat", {"message": COMPLEX})
     fields(body, (*CHAT, ("calls", int)))
     said = categorised(body, "H")
@@ -186,7 +186,7 @@ def complex_task(client: Client) -> str:
     return f"{said}, {body['calls']} calls, {float(body.get('cost_usd') or 0):.6f} USD{note}"
 
 
-def two_steps(client: Client) -> str:
+def two_steps(client: Segue) -> str:
     """The second step can only know the code word from the first one's result."""
     word = f"zeppelin-{secrets.token_hex(3)}"
     steps = (
@@ -211,7 +211,7 @@ def two_steps(client: Client) -> str:
     return f"both steps answered, {took}; the model did not repeat the code word, so what it was told cannot be seen"
 
 
-def side_by_side(client: Client) -> str:
+def side_by_side(client: Segue) -> str:
     tasks = [
         {"model": "fast_ai", "prompt": f"One argument {side} {{topic}}.", "output_variable": f"argument_{side}"}
         for side in ("for", "against")
@@ -222,7 +222,7 @@ def side_by_side(client: Client) -> str:
     return f"2 results in {body['execution_time']:.2f} s"
 
 
-def wrong_workflow(client: Client) -> str:
+def wrong_workflow(client: Segue) -> str:
     queue = {"type": "inline", "tasks": [{"model": "nobody", "prompt": "{nothing}", "output_variable": "x"}]}
     detail = refused(client, "POST", "/workflow", 422, {"workflow": [queue]})
     text = str(detail)
@@ -231,7 +231,7 @@ def wrong_workflow(client: Client) -> str:
     return "a wrong workflow is refused with every mistake named"
 
 
-def template(client: Client) -> str:
+def template(client: Segue) -> str:
     body = client.post("/template/research_report", {"topic": TOPIC})
     fields(body, WORKFLOW)
     same("status", body["status"], "completed")
@@ -243,14 +243,14 @@ def template(client: Client) -> str:
     return f"research_report: {len(texts)} results in {body['execution_time']:.2f} s"
 
 
-def template_without_variables(client: Client) -> str:
+def template_without_variables(client: Segue) -> str:
     detail = refused(client, "POST", "/template/research_report", 422, {})
     if "topic" not in str(detail):
         raise Broken(f"the variable that is missing is not named: {detail}")
     return "without its topic it is refused, and the topic named"
 
 
-def conversation(client: Client) -> str:
+def conversation(client: Segue) -> str:
     """Two turns; the session has both, and the second one knows the first."""
     word = f"quagga-{secrets.token_hex(3)}"
     first = client.post("/chat", {"message": f"My code word is {word}. Please remember it."})
@@ -274,9 +274,9 @@ def conversation(client: Client) -> str:
     return f"2 turns, {'the second knows the first' if known else 'kept'}, then deleted"
 
 
-def streamed(client: Client) -> str:
+def streamed(client: Segue) -> str:
     """The events come in order, and the tokens of the last call are the answer."""
-    events = list(client.chat({"message": EVERYDAY}))
+    events = list(client.stream_chat(EVERYDAY))
     names = [event.name for event in events]
     order = [name for name in dict.fromkeys(names) if name != "restart"]
     last = [event for event in events if event.name in {"answer", "error"}]

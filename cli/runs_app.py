@@ -225,7 +225,7 @@ def _again(url: str | None, run_id: str, how: str, body: dict[str, Any]) -> None
     from cli.main import talking
 
     with talking(url) as (client, _):
-        typer.echo(client.accepted(f"/runs/{run_id}/{how}?wait=false", body)["run_id"])
+        typer.echo(client.post(f"/runs/{run_id}/{how}?wait=false", body)["run_id"])
 
 
 def _text(given: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.client import Client
+from client import Segue
 from tests.cli.gateway import Gateway, running
 
 
@@ -20,6 +20,6 @@ def url(gateway: Gateway) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url, timeout_s=20) as client:
+def client(url: str) -> Iterator[Segue]:
+    with Segue(url, timeout_s=20, max_retries=0) as client:
         yield client

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from cli.ask import ask
 from cli.chat import Read, chat
-from cli.client import Client, Event, Failure, Unreachable, WrongAddress, events
 from cli.progress import Progress, footer
+from client import Event, RequestFailed, Segue, Unreachable, WrongAddress
+from client.events import events
 from shared.bus.server import free_port
 from tests.cli.gateway import Gateway
 
@@ -19,21 +20,21 @@ def screen(*, terminal: bool) -> tuple[Console, io.StringIO]:
     return Console(file=out, width=200, force_terminal=terminal, color_system=None, _environ={"TERM": "xterm"}), out
 
 
-def test_nobody_watches_so_only_the_answer_is_printed(client: Client, gateway: Gateway) -> None:
+def test_nobody_watches_so_only_the_answer_is_printed(client: Segue, gateway: Gateway) -> None:
     console, out = screen(terminal=False)
     ask(client, {"message": "[bold]really?[/bold]\tyes", "priority": "high"}, console)
     assert out.getvalue() == "[simulated] [bold]really?[/bold]\tyes \n"
     assert gateway.asked == [{"path": "/chat", "message": "[bold]really?[/bold]\tyes", "priority": "high"}]
 
 
-def test_json_is_the_whole_answer(client: Client) -> None:
+def test_json_is_the_whole_answer(client: Segue) -> None:
     console, out = screen(terminal=True)
     answer = ask(client, {"message": "ünï"}, console, as_json=True)
     assert json.loads(out.getvalue()) == answer
     assert "ünï" in out.getvalue()
 
 
-def test_on_a_terminal_the_answer_is_followed_by_what_it_took(client: Client, gateway: Gateway) -> None:
+def test_on_a_terminal_the_answer_is_followed_by_what_it_took(client: Segue, gateway: Gateway) -> None:
     console, out = screen(terminal=True)
     ask(client, {"message": "hello"}, console)
     assert gateway.asked[0]["stream"] is True
@@ -41,7 +42,7 @@ def test_on_a_terminal_the_answer_is_followed_by_what_it_took(client: Client, ga
     assert last.endswith("M · m · simulated · 2 calls · 0.000123 USD · 0.50 s · session s1 · run r1")
 
 
-def test_on_a_terminal_a_gateway_that_does_not_stream_will_do(client: Client, gateway: Gateway) -> None:
+def test_on_a_terminal_a_gateway_that_does_not_stream_will_do(client: Segue, gateway: Gateway) -> None:
     gateway.streams = False
     console, out = screen(terminal=True)
     ask(client, {"message": "hello"}, console)
@@ -49,31 +50,31 @@ def test_on_a_terminal_a_gateway_that_does_not_stream_will_do(client: Client, ga
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_failure_has_its_detail_and_its_run(client: Client, gateway: Gateway, terminal: bool) -> None:
+def test_a_failure_has_its_detail_and_its_run(client: Segue, gateway: Gateway, terminal: bool) -> None:
     gateway.detail = "the model is asleep; wake it"
     console, _ = screen(terminal=terminal)
-    with pytest.raises(Failure, match="the model is asleep; wake it") as raised:
+    with pytest.raises(RequestFailed, match="the model is asleep; wake it") as raised:
         ask(client, {"message": "hello"}, console)
     assert (raised.value.status, raised.value.run_id) == (502, "r1")
 
 
-def test_every_problem_of_a_wrong_request_is_a_line(client: Client) -> None:
+def test_every_problem_of_a_wrong_request_is_a_line(client: Segue) -> None:
     console, _ = screen(terminal=False)
-    with pytest.raises(Failure, match=r"^\$\.message: say something$"):
+    with pytest.raises(RequestFailed, match=r"^\$\.message: say something$"):
         ask(client, {"message": " "}, console)
 
 
-def test_a_stream_that_is_cut_is_a_failure_that_says_so(client: Client, gateway: Gateway) -> None:
+def test_a_stream_that_is_cut_is_a_failure_that_says_so(client: Segue, gateway: Gateway) -> None:
     gateway.broken = lambda method, path, body: {"events": body["events"][:3]} if method == "STREAM" else body
     console, _ = screen(terminal=True)
-    with pytest.raises(Failure, match="ended without an answer") as raised:
+    with pytest.raises(RequestFailed, match="ended without an answer") as raised:
         ask(client, {"message": "hello"}, console)
     assert raised.value.run_id == "r1"
 
 
 def test_nobody_at_the_address_is_said_with_how_to_start_one() -> None:
     with (
-        Client(f"http://127.0.0.1:{free_port()}") as client,
+        Segue(f"http://127.0.0.1:{free_port()}") as client,
         pytest.raises(Unreachable, match=r"no Segue answers at http://127.0.0.1:\d+: start one with ./start.sh"),
     ):
         client.get("/health")
@@ -81,7 +82,7 @@ def test_nobody_at_the_address_is_said_with_how_to_start_one() -> None:
 
 @pytest.mark.parametrize("wrong", ["ftp://x", "http://x:y"])
 def test_an_address_that_is_none_is_said(wrong: str) -> None:
-    with pytest.raises(WrongAddress, match="is no address"), Client(wrong) as client:
+    with pytest.raises(WrongAddress, match="is no address"), Segue(wrong) as client:
         client.get("/health")
 
 
@@ -107,10 +108,10 @@ def test_progress_forgets_the_tokens_of_an_attempt_that_begins_again() -> None:
         progress.take(Event(name, data))
     assert progress.texts == {"a": "right", "b": "other"}
     assert progress.state() == "H, a workflow of several models · 1.5 s"
-    with pytest.raises(Failure, match="without an answer"):
+    with pytest.raises(RequestFailed, match="without an answer"):
         progress.result()
     progress.take(Event("error", {"status": 504, "detail": "too late"}))
-    with pytest.raises(Failure, match="too late") as raised:
+    with pytest.raises(RequestFailed, match="too late") as raised:
         progress.result()
     assert (raised.value.status, raised.value.run_id) == (504, "r9")
 
@@ -125,7 +126,7 @@ def typed(*lines: str) -> Read:
     return lambda: next(said, None)
 
 
-def test_a_conversation_is_kept_until_a_new_one(client: Client, gateway: Gateway) -> None:
+def test_a_conversation_is_kept_until_a_new_one(client: Segue, gateway: Gateway) -> None:
     console, out = screen(terminal=False)
     said = typed("first", "", "second", "new", "third", "stats", "models", "quit", "never asked")
     assert chat(client, console, said) == 0
@@ -137,7 +138,7 @@ def test_a_conversation_is_kept_until_a_new_one(client: Client, gateway: Gateway
     assert "fast_ai\tm\tanswers" in lines
 
 
-def test_a_conversation_goes_on_after_a_failure(client: Client, gateway: Gateway) -> None:
+def test_a_conversation_goes_on_after_a_failure(client: Segue, gateway: Gateway) -> None:
     console, out = screen(terminal=False)
     gateway.detail = "no model"
     assert chat(client, console, typed("one", "two")) == 2
@@ -146,5 +147,5 @@ def test_a_conversation_goes_on_after_a_failure(client: Client, gateway: Gateway
 
 def test_nobody_there_is_found_out_before_anything_is_typed() -> None:
     console, _ = screen(terminal=False)
-    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(Unreachable):
+    with Segue(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(Unreachable):
         chat(client, console, lambda: pytest.fail("asked for a question"))

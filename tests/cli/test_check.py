@@ -9,18 +9,18 @@ from rich.console import Console
 from starlette.responses import JSONResponse
 
 from cli.check import check
-from cli.client import Client
+from client import Segue
 from tests.cli.gateway import Break, Gateway
 
 
-def checked(client: Client, mode: str = "all") -> tuple[int, str]:
+def checked(client: Segue, mode: str = "all") -> tuple[int, str]:
     """Return how many checks failed, and what was printed."""
     out = io.StringIO()
     failed = check(client, mode, Console(file=out, width=400))
     return failed, out.getvalue()
 
 
-def test_a_right_gateway_passes_everything(client: Client) -> None:
+def test_a_right_gateway_passes_everything(client: Segue) -> None:
     failed, said = checked(client)
     assert failed == 0, said
     assert "all 18 passed" in said
@@ -35,7 +35,7 @@ def test_a_right_gateway_passes_everything(client: Client) -> None:
 
 
 @pytest.mark.parametrize("mode", ["basic", "simple", "complex", "workflow", "template", "chat"])
-def test_a_mode_checks_its_own(client: Client, mode: str) -> None:
+def test_a_mode_checks_its_own(client: Segue, mode: str) -> None:
     failed, said = checked(client, mode)
     assert failed == 0
     assert said.splitlines()[0].startswith(f"{mode}:")
@@ -138,13 +138,13 @@ def never_answers(method: str, path: str, body: dict[str, Any]) -> dict[str, Any
         (forgets_the_first_turn, "chat", "does not know"),
         (deleted_otherwise, "chat", "the answer to DELETE"),
         (answers_before_it_categorises, "chat", "the order of the events"),
-        (never_answers, "chat", "no answer came"),
+        (never_answers, "chat", "ended without an answer"),
         (lambda *_: JSONResponse([1, 2]), "basic", "this is no Segue"),
         (lambda *_: JSONResponse({"detail": "down"}, 503), "simple", "down"),
     ],
 )
 def test_a_broken_promise_fails_and_is_named(
-    gateway: Gateway, client: Client, broken: Break, mode: str, said: str
+    gateway: Gateway, client: Segue, broken: Break, mode: str, said: str
 ) -> None:
     gateway.broken = broken
     failed, printed = checked(client, mode)
@@ -153,7 +153,7 @@ def test_a_broken_promise_fails_and_is_named(
     assert f"{failed} of " in printed
 
 
-def test_a_real_model_that_does_not_repeat_the_word_breaks_no_promise(gateway: Gateway, client: Client) -> None:
+def test_a_real_model_that_does_not_repeat_the_word_breaks_no_promise(gateway: Gateway, client: Segue) -> None:
     """What a model says is its own affair; what can be seen is said."""
 
     def real(method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
