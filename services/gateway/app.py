@@ -21,6 +21,7 @@ from services.gateway.http import (
     breakers,
     catalogue,
     chat,
+    described,
     errors,
     history,
     model_registry,
@@ -152,6 +153,7 @@ def application(
         probes,
     ):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
+    described.install(app)
     return Envelope(BodyCap(app, bounds.body_bytes))
 
 

@@ -175,3 +175,13 @@ async def test_a_schedule_that_cannot_be_kept_is_refused(stage: Stage, change: d
         assert answer.status_code == 422, answer.text
         assert path in {problem["path"] for problem in answer.json()["detail"]}
         assert (await http.get("/schedules")).json()["count"] == 0
+
+
+async def test_a_task_that_stands_for_a_name_that_cannot_be_is_refused(stage: Stage) -> None:
+    """Whatever stands there: nothing of it reaches the bus."""
+    async with stage() as (http, _):
+        for name in ("", "a b", "\x1d", "a.b", "*", "\u00fc" * 300):
+            task = {"template": name, "output_variable": "text"}
+            answer = await http.post("/workflow", json={"workflow": [{"type": "inline", "tasks": [task]}]})
+            assert answer.status_code == 422, (name, answer.text)
+            assert (await http.post("/plan", json={"template": name})).status_code in (404, 422)

@@ -41,6 +41,7 @@ LOOKS_BACK_DAYS: Final = 7
     summary="Plan without carrying out",
     responses={
         200: {"model": PlanAnswer},
+        404: {"model": Failure},
         409: {"model": RunFailure},
         422: {"model": Failure},
         502: {"model": RunFailure},
