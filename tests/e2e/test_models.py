@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 from cli.main import app
 from tests.system import System, eventually
 
-FOLLOWED_WITHIN_S = 1.0
-
 
 async def written(system: System, role: str, **changes: Any) -> dict[str, Any]:
     """Change a role by what `GET` says of it."""
@@ -40,23 +38,20 @@ async def two(tmp_path_factory: pytest.TempPathFactory) -> Any:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_another_model_plays_a_role_everywhere_within_a_second(two: System) -> None:
-    """Every executor and gateway follows; what was written comes back, versions guard it, and the file's returns."""
-    loop = asyncio.get_running_loop()
+async def test_another_model_plays_a_role_everywhere(two: System) -> None:
+    """Every executor and gateway follows (how soon: `bench.models`); versions guard it, and the file's returns."""
     before = (await two.http.get(f"{two.gateway.url}/models/medium_ai")).json()
     assert (before["source"], before["version"]) == ("file", None)
     now = await written(two, "medium_ai", model="maker/another")
-    at = loop.time()
     assert (now["source"], now["version"], now["model"]) == ("registry", 1, "maker/another")
-    await eventually(lambda: _everywhere(two, "maker/another"), within_s=10)
-    assert loop.time() - at < FOLLOWED_WITHIN_S + 4  # asking takes a while here; the figure is in docs/performance.md
+    await eventually(lambda: _everywhere(two, "maker/another"))
     stale = await two.http.put(
         f"{two.gateway.url}/models/medium_ai", json=before | {"model": "x/y"}, headers={"If-Match": '"file"'}
     )
     assert stale.status_code == 412
     gone = await two.http.delete(f"{two.gateway.url}/models/medium_ai")
     assert gone.json() == {"status": "deleted", "name": "medium_ai", "now": "file"}
-    await eventually(lambda: _everywhere(two, before["model"]), within_s=10)
+    await eventually(lambda: _everywhere(two, before["model"]))
 
 
 async def _everywhere(system: System, model: str) -> bool:
