@@ -4,13 +4,15 @@ Every executor takes its grants from the same small streams, so a limit is exact
 executor that died had taken comes back by itself. A grant lives a `MARGIN_S` longer than its window: a request goes out
 a moment after its grant was taken, and that moment is not always the same. Without the margin a late request and a
 prompt one could come closer together than their grants, and the provider would count one too many.
+
+A grant's subject says whose it is, so that the stream can also be asked who holds how many.
 """
 
 import contextlib
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -21,6 +23,14 @@ from shared.bus.jetstream import JetStream
 from shared.topology import Window, stream_of
 
 LEAST_WAIT_S: Final = 0.02
+FURTHEST: Final = 16
+"""Of the oldest grants: how far those who wait spread over them."""
+
+Owner = tuple[str, str]
+"""A tenant, and the priority of its calls."""
+Turn = Callable[[Window, Mapping[Owner, int]], float]
+"""By how many grants of a window everybody holds: 0 when it is the taker's turn, else for how many seconds it may be
+others' at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """As many as may go out in a window have: come back after so many seconds."""
+    """As many as may go out in a window have, or what is free is others': come back after so many seconds."""
 
     seconds: float
     window: str
@@ -48,18 +58,38 @@ class Grants:
     jetstream: JetStream
     chance: random.Random = field(default_factory=random.Random)
 
-    async def take(self, limit: str, windows: Sequence[Window]) -> Granted | Full:
-        """Take one grant of every window of a limit, or none of any."""
+    async def take(
+        self, limit: str, windows: Sequence[Window], owner: Owner, *, turn: Turn | None = None, waiting: int = 0
+    ) -> Granted | Full:
+        """Take one grant of every window of a limit, or none of any.
+
+        `turn` decides whether the owner may; without it nobody is asked who holds what. `waiting`: about how many wait
+        for the same, over whose time a refusal is spread.
+        """
         taken: list[tuple[str, int]] = []
         for window in sorted(windows, key=lambda one: -one.seconds):
             stream = stream_of(limit, window)
-            try:
-                seq = await self.jetstream.publish(subjects.grant(limit, window.name), b"")
-            except QueueFull:
-                await self.give_back(taken)
-                return Full(await self._wait_s(limit, window), window.name)
-            taken.append((stream, seq))
+            others_s = 0.0 if turn is None else turn(window, await self.held(limit, window))
+            if not others_s:
+                try:
+                    seq = await self.jetstream.publish(subjects.grant(limit, window.name, *owner), b"")
+                except QueueFull:
+                    others_s = window.lives_s
+                else:
+                    taken.append((stream, seq))
+                    continue
+            await self.give_back(taken)
+            return Full(await self._wait_s(window, stream, waiting, others_s), window.name)
         return Granted(time.monotonic(), tuple(taken))
+
+    async def held(self, limit: str, window: Window) -> Mapping[Owner, int]:
+        """Return how many grants of a window everybody holds, by the stream's leader; nothing without its answer."""
+        body = json.dumps({"subjects_filter": subjects.grant(limit, window.name, "*", "*")}).encode()
+        with contextlib.suppress(TimeoutError):
+            msg = await self.jetstream.request(f"$JS.API.STREAM.INFO.{stream_of(limit, window)}", body)
+            counts = json.loads(msg.data or b"{}").get("state", {}).get("subjects") or {}
+            return {owner: count for subject, count in counts.items() if (owner := subjects.granted_to(subject))}
+        return {}
 
     async def give_back(self, taken: Sequence[tuple[str, int]]) -> None:
         """Let others have grants that were not used. One that is lost on the way comes back with its window."""
@@ -68,12 +98,12 @@ class Grants:
             with contextlib.suppress(TimeoutError):
                 await self.jetstream.request(f"$JS.API.STREAM.MSG.DELETE.{stream}", body)
 
-    async def _wait_s(self, limit: str, window: Window) -> float:
-        """Return when the oldest grant is over, scattered a little: all who wait cannot have the same one."""
-        stream = stream_of(limit, window)
-        oldest = await self.jetstream.direct_on(stream, subjects.grant(limit, window.name), limit=1)
+    async def _wait_s(self, window: Window, stream: str, waiting: int, most_s: float) -> float:
+        """Return when one of the oldest grants is over, scattered a little: all who wait cannot have the same one."""
+        rank = self.chance.randrange(1 + min(waiting // 4, FURTHEST - 1))
+        oldest = await self.jetstream.direct_on(stream, ">", limit=rank + 1)
         left_s = 0.0
-        if oldest and oldest[0].time:
-            stored = datetime.fromisoformat(oldest[0].time[:26].rstrip("Z") + "+00:00")
+        if oldest and oldest[-1].time:
+            stored = datetime.fromisoformat(oldest[-1].time[:26].rstrip("Z") + "+00:00")
             left_s = window.lives_s - (datetime.now(UTC) - stored).total_seconds()
-        return max(LEAST_WAIT_S, left_s) + self.chance.random() * min(1.0, window.seconds / 4)
+        return max(LEAST_WAIT_S, min(left_s, most_s)) + self.chance.random() * min(1.0, window.seconds / 4)

@@ -20,6 +20,7 @@ from tests.executor.standin import answer
 
 WINDOW = Window("minute", 2.0, 4)
 LIMIT = Limit("tested", (WINDOW,))
+OWNER = ("acme", "medium")
 
 
 def most_in(times: Sequence[float], seconds: float) -> int:
@@ -76,7 +77,7 @@ async def test_grants_of_many_takers_stay_within_their_window(world: World) -> N
 
     async def taker(own: Grants) -> None:
         while time.monotonic() < until:
-            found = await own.take("tested", [WINDOW])
+            found = await own.take("tested", [WINDOW], OWNER)
             if isinstance(found, Granted):
                 used.append(time.monotonic())
             else:
@@ -92,7 +93,7 @@ async def test_of_several_windows_all_grant_or_none(world: World) -> None:
     windows = (Window("minute", 60.0, 10), Window("second", 1.0, 2))
     await provisioned(world, Limit("both", windows))
     grants = Grants(world.bus.jetstream)
-    found = [await grants.take("both", windows) for _ in range(5)]
+    found = [await grants.take("both", windows, OWNER) for _ in range(5)]
     assert [type(one) for one in found] == [Granted, Granted, Full, Full, Full]
     full = found[-1]
     assert isinstance(full, Full)
@@ -102,7 +103,7 @@ async def test_of_several_windows_all_grant_or_none(world: World) -> None:
     granted = found[0]
     assert isinstance(granted, Granted)
     await grants.give_back(granted.taken)
-    assert isinstance(await grants.take("both", windows), Granted), "what is given back is another's at once"
+    assert isinstance(await grants.take("both", windows, OWNER), Granted), "what is given back is another's at once"
 
 
 async def test_calls_wait_for_their_places_and_waiting_is_no_attempt(begin: Begin, world: World) -> None:
@@ -174,5 +175,5 @@ async def test_a_limit_that_was_changed_counts_after_the_next_provisioning(world
     await provisioned(world)
     changed = Limit("tested", (Window("minute", 2.0, most),))
     await provisioned(world, changed)
-    found = [await Grants(world.bus.jetstream).take("tested", changed.windows) for _ in range(most + 2)]
+    found = [await Grants(world.bus.jetstream).take("tested", changed.windows, OWNER) for _ in range(most + 2)]
     assert sum(isinstance(one, Granted) for one in found) == most
