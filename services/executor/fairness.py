@@ -8,7 +8,7 @@ settle where the window is full, and it is never taken away: who holds more than
 from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import floor, inf
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -45,10 +45,12 @@ def shares(most: float, claims: Mapping[K, Claim]) -> dict[K, float]:
     return {key: claim.at(found) for key, claim in claims.items()}
 
 
-def may_take(most: float, claims: Mapping[Owner, Claim], who: Owner, weights: Mapping[str, float]) -> bool:
-    """Whether a tenant's call of some priority may take what is free, if anything is.
+def may_take(
+    most: float, claims: Mapping[Owner, Claim], who: Owner, weights: Mapping[str, float], wants: int = 1
+) -> bool:
+    """Whether a tenant's call of some priority may take what it wants, if that is free.
 
-    A tenant may as long as it holds less than its share, whatever the priorities of its calls are. Its share is
+    A tenant may as long as it holds less than its share, whatever the priorities of its calls are. What it may have is
     divided between its priorities by the same rule, with their `weights`. While something is free, somebody who waits
     may take it.
     """
@@ -59,12 +61,29 @@ def may_take(most: float, claims: Mapping[Owner, Claim], who: Owner, weights: Ma
         tenants[name] = _with(tenants.get(name, Claim()), claim)
         if name == tenant:
             own[rank] = Claim(claim.held, claim.waiting, claim.largest, weights.get(rank, 1))
-    share = shares(most, tenants)[tenant]
-    return _below(tenants[tenant], share) and _below(own[priority], shares(share, own)[priority])
+    allotted = _allotted(most, tenants, tenant, wants)
+    return allotted is not None and _allotted(allotted, own, priority, wants) is not None
 
 
-def _below(claim: Claim, share: float) -> bool:
-    return claim.held < share - _LEAST
+def _allotted(most: float, claims: Mapping[K, Claim], who: K, wants: int) -> float | None:
+    """Return up to how much one of several may hold now; None: nothing more is its own.
+
+    What stays within its whole share is its own, and so is what the whole shares of others leave. What a share does
+    not hold a whole call of goes to whoever lacks most: small calls do not eat what a larger one waits for.
+    """
+    entitled = shares(most, claims)
+    whole = {key: floor(share + _LEAST) for key, share in entitled.items()}
+    held, lacks = claims[who].held, entitled[who] - claims[who].held
+    if lacks <= _LEAST:
+        return None
+    if held + wants <= whole[who]:
+        return whole[who]
+    free = most - sum(claim.held for claim in claims.values())
+    owed = sum(max(0.0, whole[key] - claim.held) for key, claim in claims.items() if key != who)
+    if free - owed >= wants:
+        return held + free - owed
+    others = (entitled[key] - claim.held for key, claim in claims.items() if key != who and claim.waiting)
+    return held + wants if lacks >= max(others, default=0.0) - _LEAST else None
 
 
 def _with(one: Claim, other: Claim) -> Claim:

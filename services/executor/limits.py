@@ -214,7 +214,7 @@ class Permits:
         """Return 0 when it is the asker's turn, else for how long it may be others'."""
         now_s = time.monotonic()
         claims = asker.waiting.claims(refused_by, held, asker.owner, asker.call, wants, now_s=now_s)
-        if may_take(most, claims, asker.owner, self.weights):
+        if may_take(most, claims, asker.owner, self.weights, wants):
             return 0.0
         return max(0.05, asker.waiting.others_s(asker.owner, now_s=now_s))
 

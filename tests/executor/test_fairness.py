@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.executor.fairness import Claim, Owner, may_take, shares
@@ -72,6 +72,7 @@ def test_whose_turn_it_is(claims: dict[Owner, Claim], who: Owner, may: bool) -> 
     assert may_take(60, claims, who, WEIGHTS) is may
 
 
+@settings(deadline=None)
 @given(CLAIMS, st.integers(1, 100))
 def test_while_something_is_free_somebody_who_waits_may_take_it(claims: dict[Owner, Claim], most: int) -> None:
     """So nothing is wasted, and a tenant that is alone can use all of a limit."""
@@ -80,6 +81,7 @@ def test_while_something_is_free_somebody_who_waits_may_take_it(claims: dict[Own
     assert not waiting or any(may_take(most, claims, owner, WEIGHTS) for owner in waiting)
 
 
+@settings(deadline=None)
 @given(CLAIMS, st.integers(1, 100))
 def test_nobody_above_its_share_goes_before_one_who_is_below(claims: dict[Owner, Claim], most: int) -> None:
     """Across tenants: whoever may take holds no more than any tenant that waits and may not."""
@@ -101,6 +103,7 @@ def test_nobody_above_its_share_goes_before_one_who_is_below(claims: dict[Owner,
             assert all(tenants[other][0] <= held for other in may)
 
 
+@settings(max_examples=50, deadline=None)
 @given(CLAIMS, st.integers(1, 100), st.randoms(use_true_random=False))
 def test_taking_turns_ends_at_the_shares_and_at_the_limit(
     claims: dict[Owner, Claim], most: int, chance: random.Random
