@@ -114,7 +114,7 @@ class Permits:
             return Permit(Granted(time.monotonic()))
         asker = self._asker(limit, route, call)
         if asker.contended:
-            # One at a time: those that look together would all see the same place free.
+            # One at a time: those that look together would only be in each other's way.
             async with self._turns[limit.name]:
                 found = await self._take(limit, asker)
         else:

@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from shared import subjects
-from shared.bus.errors import QueueFull
-from shared.bus.jetstream import JetStream
+from shared.bus.errors import QueueFull, Refused
+from shared.bus.jetstream import WRONG_LAST_SEQUENCE, JetStream
 from shared.topology import Window, stream_of
 
 LEAST_WAIT_S: Final = 0.02
+TRIES: Final = 50
 FURTHEST: Final = 16
 """Of the oldest grants: how far those who wait spread over them."""
 
@@ -51,6 +52,15 @@ class Full:
     window: str
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who holds how many grants of a window."""
+
+    by: Mapping[Owner, int]
+    last_seq: int | None
+    """Of the stream when that was so; None: nobody answered."""
+
+
 @dataclass(slots=True)
 class Grants:
     """Grants over one connection."""
@@ -68,28 +78,47 @@ class Grants:
         """
         taken: list[tuple[str, int]] = []
         for window in sorted(windows, key=lambda one: -one.seconds):
-            stream = stream_of(limit, window)
-            others_s = 0.0 if turn is None else turn(window, await self.held(limit, window))
-            if not others_s:
-                try:
-                    seq = await self.jetstream.publish(subjects.grant(limit, window.name, *owner), b"")
-                except QueueFull:
-                    others_s = window.lives_s
-                else:
-                    taken.append((stream, seq))
-                    continue
-            await self.give_back(taken)
-            return Full(await self._wait_s(window, stream, waiting, others_s), window.name)
+            found = await self._take(limit, window, owner, turn, waiting)
+            if isinstance(found, Full):
+                await self.give_back(taken)
+                return found
+            taken.append((stream_of(limit, window), found))
         return Granted(time.monotonic(), tuple(taken))
 
-    async def held(self, limit: str, window: Window) -> Mapping[Owner, int]:
+    async def _take(self, limit: str, window: Window, owner: Owner, turn: Turn | None, waiting: int) -> int | Full:
+        """Return the sequence of one grant.
+
+        Where turns count, a grant is only taken on top of what the decision saw: takers at other executors that look
+        at the same moment would all see the same place free.
+        """
+        subject = subjects.grant(limit, window.name, *owner)
+        stream = stream_of(limit, window)
+        for _ in range(TRIES):
+            expected: dict[str, str] | None = None
+            if turn is not None:
+                held = await self.held(limit, window)
+                if others_s := turn(window, held.by):
+                    return Full(await self._wait_s(window, stream, waiting, others_s), window.name)
+                expected = {"Nats-Expected-Last-Sequence": str(held.last_seq)} if held.last_seq is not None else None
+            try:
+                return await self.jetstream.publish(subject, b"", headers=expected)
+            except QueueFull:
+                return Full(await self._wait_s(window, stream, waiting, window.lives_s), window.name)
+            except Refused as refused:
+                if refused.err_code != WRONG_LAST_SEQUENCE:
+                    raise
+        return Full(LEAST_WAIT_S, window.name)
+
+    async def held(self, limit: str, window: Window) -> Held:
         """Return how many grants of a window everybody holds, by the stream's leader; nothing without its answer."""
         body = json.dumps({"subjects_filter": subjects.grant(limit, window.name, "*", "*")}).encode()
         with contextlib.suppress(TimeoutError):
             msg = await self.jetstream.request(f"$JS.API.STREAM.INFO.{stream_of(limit, window)}", body)
-            counts = json.loads(msg.data or b"{}").get("state", {}).get("subjects") or {}
-            return {owner: count for subject, count in counts.items() if (owner := subjects.granted_to(subject))}
-        return {}
+            state = json.loads(msg.data or b"{}").get("state", {})
+            counts = state.get("subjects") or {}
+            by = {holder: count for subject, count in counts.items() if (holder := subjects.granted_to(subject))}
+            return Held(by, state.get("last_seq"))
+        return Held({}, None)
 
     async def give_back(self, taken: Sequence[tuple[str, int]]) -> None:
         """Let others have grants that were not used. One that is lost on the way comes back with its window."""

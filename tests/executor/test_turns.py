@@ -172,7 +172,7 @@ async def test_a_stream_of_an_older_version_keeps_its_grants_and_its_limit(world
     grants = Grants(world.bus.jetstream)
     found = [await grants.take("tested", [WINDOW], OWNER) for _ in range(6)]
     assert [type(one) for one in found] == [Granted] * 5 + [Full]
-    assert await grants.held("tested", WINDOW) == {OWNER: 5}
+    assert (await grants.held("tested", WINDOW)).by == {OWNER: 5}
     await jetstream.purge_stream(stream_of("tested", WINDOW))
     await jetstream.publish("segue.grant.tested.minute", b"")
     found = [await grants.take("tested", [WINDOW], OWNER) for _ in range(8)]
