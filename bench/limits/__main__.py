@@ -82,15 +82,14 @@ async def measured(part: Part, options: argparse.Namespace) -> bool:
     times = asked(entries)
     requests, tokens = most_in(times, WINDOW_S)
     second, _ = most_in(times, 1)
-    # From the end of the first window on: in the first one the limit's whole minute is there at once.
-    shares = used(times, began + WINDOW_S + 2, ended, (REQUESTS, TOKENS), WINDOW_S)
+    shares = used(times, (REQUESTS, TOKENS), WINDOW_S, ended)
     share = shares[0] if part.binds == "requests" else shares[1]
     refused = sum(1 for one in entries if one["status"] == 429)
     print(
         f"{part.binds} bind: {len(times)} requests in {ended - began:.0f} s, {refused} refused with 429: at most "
         f"{requests} in any {WINDOW_S} s (limit {REQUESTS}), {second} in any second (limit {BURST}), {tokens:,} tokens "
-        f"in any {WINDOW_S} s (limit {TOKENS:,}); used {100 * shares[0]:.1f} % of the requests and "
-        f"{100 * shares[1]:.1f} % of the tokens that were allowed",
+        f"in any {WINDOW_S} s (limit {TOKENS:,}); used in the mean over all windows: {100 * shares[0]:.1f} % of the "
+        f"requests and {100 * shares[1]:.1f} % of the tokens",
         flush=True,
     )
     return requests <= REQUESTS and second <= BURST and tokens <= TOKENS and share >= 0.9

@@ -1,7 +1,11 @@
 """What a provider's ledger says of a limit: the most of any window, and how much of the limit was used."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
+
+STEP_S = 0.1
 
 Asked = tuple[float, int]
 """When the provider had a request, in seconds, and the tokens that it took."""
@@ -27,10 +31,18 @@ def most_in(times: Sequence[Asked], seconds: float) -> tuple[int, int]:
     return requests, tokens
 
 
-def used(
-    times: Sequence[Asked], begin: float, end: float, most: tuple[int, int], seconds: float
-) -> tuple[float, float]:
-    """Return which shares of the requests and of the tokens that are allowed between two moments were used."""
-    within = [tokens for at, tokens in times if begin < at <= end]
-    windows = (end - begin) / seconds
-    return len(within) / (most[0] * windows), sum(within) / (most[1] * windows)
+def used(times: Sequence[Asked], most: tuple[int, int], seconds: float, end: float) -> tuple[float, float]:
+    """Return which shares of the requests and of the tokens that are allowed were used, in the mean over windows.
+
+    Over all windows from the first request to `end`, so that it does not depend on where a burst comes to lie: who
+    takes all of a limit at once has to wait for a window, and then does the same again.
+    """
+    first = min(at for at, _ in times)
+    starts = [first + STEP_S * step for step in range(max(1, int((end - seconds - first) / STEP_S)))]
+    ordered = sorted(times)
+    places = [at for at, _ in ordered]
+    sums = [0, *accumulate(tokens for _, tokens in ordered)]
+    bounds = [(bisect_left(places, start), bisect_left(places, start + seconds)) for start in starts]
+    requests = sum(after - before for before, after in bounds) / len(starts)
+    tokens = sum(sums[after] - sums[before] for before, after in bounds) / len(starts)
+    return requests / most[0], tokens / most[1]
