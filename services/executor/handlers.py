@@ -314,7 +314,7 @@ class Executor:
             outcome = await self._ask(ledger, asked, started, route, working)
             took_s = time.monotonic() - began_s
             point("executor.answered")
-            await self.permits.used(route, permit, tokens_taken(outcome))
+            await self.permits.used(route, permit, tokens_taken(outcome), took_s)
         if isinstance(outcome, MediaJob):
             return outcome
         if isinstance(outcome, Failed):

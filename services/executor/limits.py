@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Final
 
 from nats.aio.msg import Msg
@@ -19,7 +20,7 @@ from services.executor import windows
 from services.executor.fairness import Owner, may_take
 from services.executor.pricing import most_tokens
 from services.executor.waiting import TOKENS, Wait, Waiting
-from services.executor.windows import Later, Reserved, reserve, settle
+from services.executor.windows import Later, Reserved, reserve, settle, signed
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.grants import Full, Granted, Grants
@@ -30,8 +31,10 @@ from shared.contracts.health import LimitWait, TokenWindow
 from shared.contracts.message import Unreadable
 from shared.topology import DAY_S, Window
 
-USE_WITHIN_S = 0.9
-"""A grant that is older is given back, and another taken: the margin of its window covers no more."""
+USE_WITHIN_S = 0.5
+"""A grant that is older is given back, and another taken: the rest of its window's margin is for the way."""
+ON_ITS_WAY_S: Final = 1.0
+"""How long after it was sent a request may reach the provider, for its tokens to count from then on."""
 TRIES = 50
 GRACE_S: Final = 2.0
 """How much later than it was told to a call may come back: then its place is others' again."""
@@ -141,11 +144,16 @@ class Permits:
         await self._grants.give_back(permit.granted.taken)
         await self.used(route, permit, 0)
 
-    async def used(self, route: Route, permit: Permit, tokens: int | None) -> None:
-        """Say what a request really took. None: nobody knows, so that it keeps what was held for it."""
+    async def used(self, route: Route, permit: Permit, tokens: int | None, took_s: float = 0.0) -> None:
+        """Say what a request really took, and how long ago it was sent.
+
+        None: nobody knows how many, so that it keeps what was held for it.
+        """
         limit = self.limits.get(route.limit or "")
         if limit is not None and permit.reserved is not None and tokens is not None:
-            await self._settle(limit, permit.reserved, used=tokens)
+            # It reached the provider before its answer came, and not much later than it was sent.
+            sent_s = time.time() - max(0.0, took_s - ON_ITS_WAY_S)
+            await self._settle(limit, permit.reserved, used=tokens, sent_s=sent_s)
 
     def _asker(self, limit: Limit, route: Route, call: ExecuteCall) -> _Asker:
         owner, waiting = _owner(call), self._waiting[limit.name]
@@ -183,9 +191,14 @@ class Permits:
     async def _hold(self, limit: Limit, asker: _Asker, record: TokenWindow | None, revision: int) -> Reserved | Busy:
         for _ in range(TRIES):
             found = self._fits(limit, asker, record)
-            if isinstance(found, Busy) or await self.bus.limits.put(limit.name, found.record, revision) is not None:
+            if isinstance(found, Busy):
+                return found
+            name = token_hex(4)
+            if await self.bus.limits.put(limit.name, signed(found.record, record, name), revision) is not None:
                 return found
             record, revision = await self.bus.limits.get(limit.name, TokenWindow)
+            if record is not None and name in record.writes:
+                return found
         return self._no_tokens(limit, asker, 1.0)
 
     def _fits(self, limit: Limit, asker: _Asker, record: TokenWindow | None) -> Reserved | Busy:
@@ -218,9 +231,16 @@ class Permits:
             return 0.0
         return max(0.05, asker.waiting.others_s(asker.owner, now_s=now_s))
 
-    async def _settle(self, limit: Limit, reserved: Reserved, *, used: int) -> None:
-        def settled(record: TokenWindow | None) -> TokenWindow:
-            return settle(record, reserved, used=used, now_s=time.time(), window_s=limit.token_window_s)
+    async def _settle(self, limit: Limit, reserved: Reserved, *, used: int, sent_s: float) -> None:
+        names: set[str] = set()
+
+        def settled(record: TokenWindow | None) -> TokenWindow | None:
+            if record is not None and not names.isdisjoint(record.writes):
+                return None
+            names.add(name := token_hex(4))
+            size_s = limit.token_window_s
+            changed = settle(record, reserved, used=used, now_s=time.time(), window_s=size_s, sent_s=sent_s)
+            return signed(changed, record, name)
 
         await self.bus.limits.update(limit.name, TokenWindow, settled)
 

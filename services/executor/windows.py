@@ -11,6 +11,7 @@ from shared.contracts.health import TokenWindow
 
 MARGIN_S = 1
 SLOTS = 6
+SIGNED = 16
 MOST_OWNERS = 64
 """In a slot that are told apart; the others seem to hold nothing."""
 
@@ -51,16 +52,37 @@ def reserve(
 
 
 def settle(
-    record: TokenWindow | None, reserved: Reserved, *, used: int, now_s: float, window_s: int = 60
+    record: TokenWindow | None,
+    reserved: Reserved,
+    *,
+    used: int,
+    now_s: float,
+    window_s: int = 60,
+    sent_s: float | None = None,
 ) -> TokenWindow:
-    """Put what was really used in the place of what was held."""
+    """Put what was really used in the place of what was held, in the second in which it was sent.
+
+    That may be later than when it was held: then it counts for longer, as it does with the provider.
+    """
     kept = dict(_young(record, now_s, window_s))
-    key = str(reserved.second)
     owners = _owners(record, now_s, window_s)
-    if key in kept:
-        kept[key] = max(0, kept[key] - reserved.tokens + used)
+    second = max(reserved.second, int(sent_s or 0))
+    if (key := str(reserved.second)) in kept:
+        kept[key] = max(0, kept[key] - reserved.tokens)
         owners = _changed(owners, _slot(reserved.second, window_s), reserved.owner, used - reserved.tokens)
+    if used and second + 1 + window_s + MARGIN_S > now_s:
+        kept[str(second)] = kept.get(str(second), 0) + used
     return TokenWindow(seconds={second: held for second, held in kept.items() if held}, owners=owners)
+
+
+def signed(record: TokenWindow, before: TokenWindow | None, name: str) -> TokenWindow:
+    """Return a record as it is written: with the name of this write after those of the latest before it.
+
+    A write whose answer was lost looks like somebody else's; its name says whose it was, so that nothing is settled
+    twice.
+    """
+    writes = (*(before.writes if before is not None else ()), name)
+    return record.model_copy(update={"writes": writes[-SIGNED:]})
 
 
 def first_over_s(record: TokenWindow | None, *, now_s: float, window_s: int = 60) -> float:

@@ -39,6 +39,8 @@ class TokenWindow(Message):
     """By the second since 1970 in which they were asked for."""
     owners: dict[str, dict[str, NonNegativeInt]] = Field(default_factory=dict)
     """The same by `<tenant>.<priority>`, under the first of several seconds: whose turn it is goes by that."""
+    writes: tuple[str, ...] = ()
+    """Random names of the latest writes: one whose answer was lost is found again by it."""
 
 
 class LimitWait(Message):
