@@ -200,9 +200,26 @@ def cancelled(subject: str) -> tuple[str, str]:
     return tenant, run_id
 
 
-def grant(limit: str, window: str) -> str:
+def grant(limit: str, window: str, tenant: str, priority: str) -> str:
     """Of one permission to ask a provider, kept for as long as its window."""
-    return f"{ROOT}.grant.{limit}.{window}"
+    return f"{ROOT}.grant.{limit}.{window}.{tenant}.{priority}"
+
+
+def granted_to(subject: str) -> tuple[str, str] | None:
+    """Return (tenant, priority) of a subject made by `grant`; None for one that an older version made."""
+    tokens = subject.split(".")
+    return (tokens[4], tokens[5]) if len(tokens) == 6 else None
+
+
+def limit_wait(limit: str, tenant: str, priority: str) -> str:
+    """Of `LimitWait`: executors tell each other whose calls wait for a limit."""
+    return f"{ROOT}.limitwait.{limit}.{tenant}.{priority}"
+
+
+def limit_wait_of(subject: str) -> tuple[str, str, str]:
+    """Return (limit, tenant, priority) of a subject made by `limit_wait`."""
+    _, _, limit, tenant, priority = subject.split(".")
+    return limit, tenant, priority
 
 
 def working(claim: str) -> str:

@@ -223,12 +223,11 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
             StreamConfig(
                 name=stream_of(name, window),
                 description=f"what {name} was asked in the last {window.name}: {window.most} requests at the most",
-                subjects=[f"{ROOT}.grant.{name}.{window.name}"],
+                # By tenant and priority; the first is what executors of an older version write while they are replaced.
+                subjects=[f"{ROOT}.grant.{name}.{window.name}", f"{ROOT}.grant.{name}.{window.name}.*.*"],
                 retention=RetentionPolicy.LIMITS,
                 storage=StorageType.FILE,
-                max_msgs_per_subject=window.most,
                 discard=DiscardPolicy.NEW,
-                discard_new_per_subject=True,
                 max_msgs=window.most,
                 max_age=window.lives_s,
                 duplicate_window=min(window.lives_s, 120.0),

@@ -154,6 +154,8 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         await breakers.start()
         bus.on_reconnect.append(breakers.reconnected)
         roster = Roster(there, configuration.model_fallbacks, breakers, lambda: datetime.now(UTC))
+        permits = Permits(bus, limits(configuration), configuration.queuing.shares)
+        await permits.start()
         executor = Executor(
             bus=bus,
             roster=roster,
@@ -169,7 +171,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             now=lambda: datetime.now(UTC),
             jitter=random.random,
             breakers=breakers,
-            permits=Permits(bus, limits(configuration)),
+            permits=permits,
             prices=prices,
             caches=configuration.orchestration.cache_s > 0,
             concurrency=places_of(configuration),

@@ -20,7 +20,7 @@ from services.executor.deltas import Deltas
 from services.executor.insisting import insist
 from services.executor.jobs import Jobs, started_by
 from services.executor.limits import Busy, Permit, Permits
-from services.executor.pricing import priced
+from services.executor.pricing import priced, tokens_taken
 from services.executor.providers import Answered, Asked, Failed, Pending, Provider
 from services.executor.providers.openai_wire import trimmed
 from services.executor.roster import Roster
@@ -314,8 +314,7 @@ class Executor:
             outcome = await self._ask(ledger, asked, started, route, working)
             took_s = time.monotonic() - began_s
             point("executor.answered")
-            tokens = 0 if isinstance(outcome, MediaJob) else outcome.usage.total_tokens
-            await self.permits.used(route, permit, tokens)
+            await self.permits.used(route, permit, tokens_taken(outcome), took_s)
         if isinstance(outcome, MediaJob):
             return outcome
         if isinstance(outcome, Failed):
@@ -333,10 +332,12 @@ class Executor:
     ) -> Verdict | str:
         """Wait for a place within the provider's limit; returns the role to go on with, or the delivery's verdict."""
         if busy.seconds + LEAST_ATTEMPT_S > self._left_s(ledger.command):
+            await self.permits.leaves(route, ledger.command)
             following = chain[chain.index(route.role) + 1 :]
             if following:
                 return following[0]
             return await self._fail(ledger, settlement.limited(route.provider, busy.what, busy.seconds))
+        await self.permits.waits(route, ledger.command, busy)
         if busy.seconds > IN_PLACE_S:
             return await self._put_back(ledger, delivery, busy.seconds)
         await asyncio.sleep(busy.seconds)
@@ -346,6 +347,7 @@ class Executor:
         """Take another permit for an attempt that is claimed already, however long it takes."""
         permit = await self.permits.take(route, ledger.command)
         while isinstance(permit, Busy):
+            await self.permits.waits(route, ledger.command, permit)
             await asyncio.sleep(min(permit.seconds, max(0.05, self._left_s(ledger.command))))
             permit = await self.permits.take(route, ledger.command)
         return permit

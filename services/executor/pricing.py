@@ -7,7 +7,7 @@ from typing import Final
 from services.executor.providers import Answered, Failed
 from services.executor.providers.durations import seconds_of
 from shared.config.providers import Route
-from shared.contracts.commands import ExecuteCall
+from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.ids import Lane
 from shared.contracts.message import Usage
 from shared.conversation import tokens_of
@@ -48,6 +48,21 @@ def most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
     """Return about how many tokens a call tells, and the most that its answer may have."""
     answer = call.max_tokens or route.parameters.max_tokens or ANSWER_TOKENS
     return sum(tokens_of(message) for message in call.messages), answer
+
+
+def tokens_taken(outcome: Answered | Failed | MediaJob) -> int | None:
+    """Return the tokens that a provider counts for an attempt; None: it may have counted some and does not say.
+
+    A request that was refused, or never arrived, takes none.
+    """
+    if isinstance(outcome, MediaJob):
+        return 0
+    if outcome.usage.total_tokens:
+        return outcome.usage.total_tokens
+    if isinstance(outcome, Answered):
+        return None
+    refused = outcome.status is not None and 400 <= outcome.status < 500
+    return 0 if refused or (outcome.status is None and outcome.cost_usd == 0.0) else None
 
 
 def reserved_usd(call: ExecuteCall, route: Route, prices: PriceBook) -> float:

@@ -1,8 +1,8 @@
-"""What executors tell each other about whom they ask."""
+"""What executors tell each other about whom they ask, and who waits to."""
 
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt
 
 from shared.contracts.message import Message
 
@@ -37,3 +37,23 @@ class TokenWindow(Message):
 
     seconds: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """By the second since 1970 in which they were asked for."""
+    owners: dict[str, dict[str, NonNegativeInt]] = Field(default_factory=dict)
+    """The same by `<tenant>.<priority>`, under the first of several seconds: whose turn it is goes by that."""
+    writes: tuple[str, ...] = ()
+    """Random names of the latest writes: one whose answer was lost is found again by it."""
+
+
+class LimitWait(Message):
+    """A call waits for a limit of its provider, or does no more. Heard by all executors; a hint.
+
+    Its subject says which limit, and the call's tenant and priority.
+    """
+
+    call: str
+    """`<run>.<call>`"""
+    window: str
+    """Which of the limit's windows had no place: `second`, `minute`, `day` or `tokens`."""
+    wants: NonNegativeInt = 1
+    """Requests, or tokens."""
+    lasts_s: NonNegativeFloat
+    """It comes back within so many seconds; 0: it waits no more."""

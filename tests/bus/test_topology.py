@@ -136,7 +136,13 @@ def test_what_waits_and_what_is_dead_is_kept_and_taken_by_nobody(subject: str, s
 
 @pytest.mark.parametrize(
     "subject",
-    [subjects.token("acme", "r1", "c"), subjects.cancel("acme", "r1"), subjects.working("e.c"), "segue.live.a.b"],
+    [
+        subjects.token("acme", "r1", "c"),
+        subjects.cancel("acme", "r1"),
+        subjects.working("e.c"),
+        subjects.limit_wait("openrouter", "acme", "high"),
+        "segue.live.a.b",
+    ],
 )
 def test_hints_are_kept_by_nobody(subject: str) -> None:
     assert keepers(subject) == []

@@ -180,7 +180,13 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         reason=TEXTS,
         opened=COUNTS,
     ),
-    health.TokenWindow: st.builds(health.TokenWindow, seconds=st.dictionaries(TOKENS, COUNTS, max_size=3)),
+    health.TokenWindow: st.builds(
+        health.TokenWindow,
+        seconds=st.dictionaries(TOKENS, COUNTS, max_size=3),
+        owners=st.dictionaries(TOKENS, st.dictionaries(TOKENS, COUNTS, max_size=3), max_size=3),
+        writes=some(TOKENS),
+    ),
+    health.LimitWait: st.builds(health.LimitWait, call=TEXTS, window=TEXTS, wants=COUNTS, lasts_s=AMOUNTS),
     cache.CachedAnswer: st.builds(
         cache.CachedAnswer,
         text=TEXTS,

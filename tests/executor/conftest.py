@@ -45,12 +45,12 @@ from tests.executor.standin import Standin
 TENANT = "acme"
 
 
-def run(*, lasts_s: float = 60.0) -> Run:
+def run(*, lasts_s: float = 60.0, tenant: str = TENANT, priority: Priority = Priority.MEDIUM) -> Run:
     now = datetime.now(UTC)
     return Run(
         run_id=secrets.token_hex(8),
-        tenant=TENANT,
-        priority=Priority.MEDIUM,
+        tenant=tenant,
+        priority=priority,
         born_at=now,
         deadline_at=now + timedelta(seconds=lasts_s),
     )
@@ -179,10 +179,12 @@ async def begin(world: World) -> AsyncIterator[Begin]:
         breakers = Breakers(bus, breaker or Settings(threshold=10_000), lambda: datetime.now(UTC))
         await breakers.start()
         world.breakers.append(breakers)
+        permits = Permits(bus, limits or {})
+        await permits.start()
         world._executor = executor = Executor(
             bus=bus,
             breakers=breakers,
-            permits=Permits(bus, limits or {}),
+            permits=permits,
             roster=Roster(
                 {**{role: route(role, provider.url) for role in roles}, **(routes or {})},
                 fallbacks or {},
@@ -199,9 +201,9 @@ async def begin(world: World) -> AsyncIterator[Begin]:
             **fields,
         )
         bus.on_reconnect.append(executor.claims.reconnected)
-        for lane in Lane:
-            world.pulls.append(pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16))
-        for pull in world.pulls if takes else ():
+        pulls = [pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16) for lane in Lane]
+        world.pulls.extend(pulls)
+        for pull in pulls if takes else ():
             bus.on_reconnect.append(pull.on_reconnect)
             await pull.start()
         return world

@@ -1,5 +1,6 @@
 """On three replicas, where a copy of a message is answered differently and a server can be missing."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import nats
@@ -9,8 +10,11 @@ from shared.bus.connection import open_bus
 from shared.bus.provisioner import provision
 from shared.bus.server import NatsCluster
 from shared.topology import Limits
+from tests.conftest import eventually
 from tests.executor.conftest import Begin, World, call
 from tests.executor.standin import Standin, refuse, text_stream
+from tests.executor.test_limits import most_in
+from tests.executor.test_turns import LIMIT, WINDOW, crowd
 
 pytestmark = pytest.mark.cluster
 
@@ -51,3 +55,13 @@ async def test_a_replica_that_is_gone_is_not_noticed(begin: Begin, nats_cluster:
         assert len(world.provider.seen) == 10
     finally:
         await nats_cluster.servers[0].start()
+
+
+async def test_a_limit_holds_and_tenants_take_turns_on_three_replicas(world: World) -> None:
+    """A hundred calls of one tenant wait, three of another are through within a few windows; none is one too many."""
+    async with crowd(world, LIMIT, replicas=3) as calls:
+        calls.ask("flood", 100)
+        await eventually(lambda: calls.waited >= 90)
+        took = await asyncio.wait_for(asyncio.gather(*(calls.one("small") for _ in range(3))), 30)
+        assert max(took) < 5 * WINDOW.lives_s
+        assert most_in([at for at, _, _ in calls.granted], WINDOW.seconds) <= WINDOW.most

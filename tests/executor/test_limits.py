@@ -4,13 +4,14 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.executor.limits import Busy, Limit, Permit, Permits
-from services.executor.windows import Later, Reserved, reserve, settle
+from services.executor.windows import Later, Reserved, held, reserve, settle
 from shared.bus.grants import Full, Granted, Grants
 from shared.bus.provisioner import provision
 from shared.contracts.health import TokenWindow
@@ -20,6 +21,7 @@ from tests.executor.standin import answer
 
 WINDOW = Window("minute", 2.0, 4)
 LIMIT = Limit("tested", (WINDOW,))
+OWNER = ("acme", "medium")
 
 
 def most_in(times: Sequence[float], seconds: float) -> int:
@@ -32,22 +34,62 @@ async def provisioned(world: World, limit: Limit = LIMIT) -> None:
     await provision(world.bus.client, Limits(grants={limit.name: limit.windows}))
 
 
-@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 60), st.floats(0, 1.5)), max_size=60))
-def test_tokens_never_exceed_their_window_whatever_is_asked_and_used(steps: list[tuple[float, int, float]]) -> None:
-    """By the seconds in which they were asked for, with what was really used, more or less than was held."""
+@given(
+    st.lists(st.tuples(st.floats(0, 20), st.integers(1, 60), st.floats(0, 1.5), st.floats(0, 5)), max_size=60),
+)
+def test_tokens_never_exceed_their_window_whatever_is_asked_and_used(
+    steps: list[tuple[float, int, float, float]],
+) -> None:
+    """By the moments in which they were sent, late as that may be, with what was really used, less than was held."""
     record: TokenWindow | None = None
     now_s, taken = 1_000.0, list[tuple[float, int]]()
-    for pause_s, tokens, share in steps:
+    for pause_s, tokens, share, late_s in steps:
         now_s += pause_s
         found = reserve(record, now_s=now_s, tokens=tokens, most=100, window_s=10)
         if isinstance(found, Later):
             assert 0 < found.seconds <= 13
             continue
-        record = found.record
+        now_s += late_s
         used = min(found.tokens, int(found.tokens * share))
-        record = settle(record, found, used=used, now_s=now_s, window_s=10)
+        record = settle(found.record, found, used=used, now_s=now_s, window_s=10, sent_s=now_s)
         taken.append((now_s, used))
         assert sum(tokens for at, tokens in taken if at > now_s - 10) <= 100
+
+
+def test_whose_the_tokens_are_comes_to_what_counts() -> None:
+    """By slots that live longer than seconds, and still never more in all than the seconds say."""
+    record: TokenWindow | None = None
+    for second, owner in ((1_000, "a"), (1_001, "b"), (1_009, "a")):
+        found = reserve(record, now_s=float(second), tokens=30, most=100, owner=owner)
+        assert isinstance(found, Reserved)
+        record = settle(found.record, found, used=20, now_s=float(second))
+    assert held(record, now_s=1_010.0) == {"a": 40, "b": 20}
+    assert held(record, now_s=1_063.5) == {"a": 13, "b": 6}, "of the three twenties one still counts"
+    assert held(record, now_s=1_090.0) == {}
+
+
+async def test_a_settlement_whose_answer_was_lost_is_not_made_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name stands in the record: what others hold stays."""
+    limit = Limit("tested", (), tokens_per_minute=1_000)
+    permits, target = Permits(world.bus, {"tested": limit}), route("medium_ai", "x", limit="tested")
+    one, other = [await permits.take(target, call(max_tokens=300)) for _ in range(2)]
+    assert isinstance(one, Permit)
+    assert isinstance(other, Permit)
+    put = world.bus.limits.put
+    lost = [True]
+
+    async def loses_an_answer(*given: Any) -> int | None:
+        stored = await put(*given)
+        return None if lost and lost.pop() else stored
+
+    monkeypatch.setattr(type(world.bus.limits), "put", lambda _, *given: loses_an_answer(*given))
+    await permits.used(target, one, 10)
+    record, _ = await world.bus.limits.get("tested", TokenWindow)
+    assert record is not None
+    assert other.reserved is not None
+    assert sum(record.seconds.values()) == 10 + other.reserved.tokens
 
 
 def test_what_does_not_fit_says_when_it_will() -> None:
@@ -76,7 +118,7 @@ async def test_grants_of_many_takers_stay_within_their_window(world: World) -> N
 
     async def taker(own: Grants) -> None:
         while time.monotonic() < until:
-            found = await own.take("tested", [WINDOW])
+            found = await own.take("tested", [WINDOW], OWNER)
             if isinstance(found, Granted):
                 used.append(time.monotonic())
             else:
@@ -92,7 +134,7 @@ async def test_of_several_windows_all_grant_or_none(world: World) -> None:
     windows = (Window("minute", 60.0, 10), Window("second", 1.0, 2))
     await provisioned(world, Limit("both", windows))
     grants = Grants(world.bus.jetstream)
-    found = [await grants.take("both", windows) for _ in range(5)]
+    found = [await grants.take("both", windows, OWNER) for _ in range(5)]
     assert [type(one) for one in found] == [Granted, Granted, Full, Full, Full]
     full = found[-1]
     assert isinstance(full, Full)
@@ -102,7 +144,7 @@ async def test_of_several_windows_all_grant_or_none(world: World) -> None:
     granted = found[0]
     assert isinstance(granted, Granted)
     await grants.give_back(granted.taken)
-    assert isinstance(await grants.take("both", windows), Granted), "what is given back is another's at once"
+    assert isinstance(await grants.take("both", windows, OWNER), Granted), "what is given back is another's at once"
 
 
 async def test_calls_wait_for_their_places_and_waiting_is_no_attempt(begin: Begin, world: World) -> None:
@@ -174,5 +216,5 @@ async def test_a_limit_that_was_changed_counts_after_the_next_provisioning(world
     await provisioned(world)
     changed = Limit("tested", (Window("minute", 2.0, most),))
     await provisioned(world, changed)
-    found = [await Grants(world.bus.jetstream).take("tested", changed.windows) for _ in range(most + 2)]
+    found = [await Grants(world.bus.jetstream).take("tested", changed.windows, OWNER) for _ in range(most + 2)]
     assert sum(isinstance(one, Granted) for one in found) == most
