@@ -86,7 +86,7 @@ class Artifacts:
                     raise _unusable(f"a call can look at {MOST_IMAGES} images at the most")
                 url = await self._url(str(image.get("url") or ""), command.run.tenant, route)
                 parts.append({**part, "image_url": {**image, "url": url}})
-            messages.append(ChatMessage(role=message.role, content=parts))
+            messages.append(message.model_copy(update={"content": parts}))
         return command.model_copy(update={"messages": tuple(messages)})
 
     async def _url(self, url: str, tenant: str, route: Route) -> str:

@@ -30,20 +30,22 @@ def key_of(call: ExecuteCall, asked: Sequence[str], parameters: Mapping[str, Jso
     told = [
         *asked,
         dict(parameters),
-        [message.model_dump(mode="json") for message in call.messages],
+        [message.model_dump(mode="json", exclude_none=True) for message in call.messages],
         call.temperature,
         call.max_tokens,
         call.top_p,
         call.response_schema,
         call.settings,
     ]
+    if call.parameters is not None:
+        told.append(call.parameters.model_dump(mode="json", exclude_none=True))
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))
     return f"{call.run.tenant}.{digest.hexdigest()}"
 
 
 def kept(fact: CallSettled, now: datetime) -> CachedAnswer | None:
     """Return what is kept of an answer; None of one that was cut short, or came another way than asked for."""
-    if fact.outcome != "answered" or not fact.text or fact.failed or fact.finish_reason not in (None, "stop"):
+    if fact.outcome != "answered" or not fact.text or fact.tool_calls or fact.failed or fact.finish_reason not in (None, "stop"):
         return None
     return CachedAnswer(
         text=fact.text,

@@ -120,6 +120,7 @@ def answered(
         outcome="answered",
         text=answer.text,
         artifacts=artifacts,
+        tool_calls=answer.tool_calls or None,
         role=started.role,
         asked_role=command.role,
         variant=started.variant,

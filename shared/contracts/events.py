@@ -14,7 +14,7 @@ from shared.contracts.commands import (
     WorkflowRequest,
 )
 from shared.contracts.ids import CallName, Category, Purpose, RunId
-from shared.contracts.message import OUTLINE_CHARS, Artifact, ChatMessage, Fault, Message, Part, Run, Usage, Usd
+from shared.contracts.message import OUTLINE_CHARS, Artifact, ChatMessage, Fault, Message, Part, Run, ToolCall, Usage, Usd
 from shared.contracts.workflow import Workflow
 
 
@@ -181,6 +181,8 @@ class CallSettled(Message):
     """Only in an outline, whose text is cut: how long the whole one is."""
     artifacts: tuple[Artifact, ...] = ()
     """What it made; `text` is their paths then, one a line."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """Functions of the caller's that the model wants called."""
     fault: Fault | None = None
     role: str
     """The role that answered: another than asked for after a fallback."""
@@ -234,6 +236,15 @@ class CallSettled(Message):
         )
 
 
+class ResponseDeleted(Message):
+    """The caller wants a response of his no more: it is not shown under `/v1/responses`. `event.….deleted`, by the gateway.
+
+    The run stays on the log: what it did and cost is not undone.
+    """
+
+    run: Run
+
+
 class FailedTask(Part):
     """A task that failed, in a run's end."""
 
@@ -266,6 +277,10 @@ class RunEnded(Message):
     """A workflow's variables and outputs by name."""
     artifacts: tuple[Artifact, ...] = ()
     """Images and videos that its calls made, in the order of the tasks."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """Functions of the caller's that are to be called; he comes back with their results."""
+    finish_reason: str | None = None
+    """Of the one call that answered, as its provider says."""
     fault: Fault | None = None
     failure: Failure | None = None
     """Of a workflow that failed, was cancelled or ran out of time."""

@@ -35,6 +35,8 @@ MAX_REFUSED = 4
 """Parameters that one request gives up before the refusal is the answer."""
 
 READ_OFF_WITHIN_S = 0.05
+_KEPT = frozenset({"tools", "tool_choice", "response_format"})
+"""Where a caller himself asks for these, an answer without them is not what he asked for: the refusal is the answer."""
 
 
 @dataclass(slots=True)
@@ -60,14 +62,15 @@ class OpenAiChat:
 
     async def _patiently(self, asked: Asked, route: Route, on_delta: OnDelta | None) -> Answered | Failed:
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
-        omit = dict(self._omitted.get(route.model, ()))
+        kept = _KEPT if asked.call.parameters is not None else frozenset[str]()
+        omit = {name: instead for name, instead in self._omitted.get(route.model, {}).items() if name not in kept}
         for _ in range(MAX_REFUSED):
             fields = request_fields(asked, route.model, parameters, stream=on_delta is not None, omit=omit)
             outcome = await self._once(asked, route, fields, on_delta)
             if not isinstance(outcome, Failed) or outcome.status is None or outcome.text_sent:
                 return outcome
             refused = refused_parameter(outcome.status, outcome.message, fields)
-            if refused is None:
+            if refused is None or refused[0] in kept:
                 return outcome
             name, instead = refused
             log.warning(
@@ -87,7 +90,7 @@ class OpenAiChat:
         began = False
         phases = Phases(read_s=STREAM_SILENCE_S if stream is not None else None)
         try:
-            async with self.wire.post(self._url(route), _headers(asked, route), to_json(fields), phases) as response:
+            async with self.wire.post(self._url(route), _headers(asked, route), to_json(fields, exclude_none=True), phases) as response:
                 began = True
                 status = response.status_code
                 if status != 200:
@@ -95,7 +98,7 @@ class OpenAiChat:
                 kind = response.headers.get("content-type", "")
                 if stream is None or on_delta is None or "application/json" in kind:
                     outcome = read_completion(await whole(response), self.now_s())
-                    if on_delta is not None and isinstance(outcome, Answered):
+                    if on_delta is not None and isinstance(outcome, Answered) and outcome.text:
                         await on_delta(outcome.text)  # a server that cannot stream answers in one piece
                     return outcome
                 return await self._stream(response, stream, on_delta)
