@@ -102,7 +102,7 @@ def before(conversation: Conversation) -> tuple[ChatMessage, ...]:
 
 
 def question_of(request: ChatRequest) -> str:
-    """Return what is asked, with what the caller's own system messages say above it: for who does not get to read those."""
+    """Return what is asked, below what the caller's own system messages say: for who does not get to read those."""
     told = request.conversation.told if request.conversation is not None else ()
     system = [text_of(one) for one in told if one.role == "system"]
     if not system:

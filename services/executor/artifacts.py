@@ -15,7 +15,7 @@ from shared.bus.connection import Bus
 from shared.config.providers import OPENROUTER, Route
 from shared.contracts.commands import ExecuteCall
 from shared.contracts.events import AttemptStarted
-from shared.contracts.message import ARTIFACT_PATH, Artifact, ChatMessage
+from shared.contracts.message import ARTIFACT_PATH, Artifact
 from shared.outward import FetchFailed, Forbidden, Outward
 
 MOST_IMAGE_BYTES: Final = 20 * 1024 * 1024

@@ -45,7 +45,13 @@ def key_of(call: ExecuteCall, asked: Sequence[str], parameters: Mapping[str, Jso
 
 def kept(fact: CallSettled, now: datetime) -> CachedAnswer | None:
     """Return what is kept of an answer; None of one that was cut short, or came another way than asked for."""
-    if fact.outcome != "answered" or not fact.text or fact.tool_calls or fact.failed or fact.finish_reason not in (None, "stop"):
+    if (
+        fact.outcome != "answered"
+        or not fact.text
+        or fact.tool_calls
+        or fact.failed
+        or fact.finish_reason not in (None, "stop")
+    ):
         return None
     return CachedAnswer(
         text=fact.text,

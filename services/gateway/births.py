@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, WorkflowRequest
+from shared.contracts.conversation import Conversation
 from shared.contracts.events import RunAccepted
 from shared.contracts.ids import Priority, RunId, SessionId, TenantId
 from shared.contracts.message import Run
@@ -46,7 +47,7 @@ def of_chat(
     identity: Identity,
     request: ChatRequest,
     *,
-    session_id: SessionId,
+    session_id: SessionId | None,
     priority: Priority,
     now: datetime,
     timeout_s: float,
@@ -62,13 +63,14 @@ def of_workflow(
     *,
     template: str | None,
     version: int | None = None,
+    conversation: Conversation | None = None,
     priority: Priority,
     now: datetime,
     timeout_s: float,
 ) -> Birth:
     """Return the birth of a workflow that is ready to run."""
     run = _run(identity, priority, None, now, timeout_s)
-    request = WorkflowRequest(workflow=workflow, template=template, template_version=version)
+    request = WorkflowRequest(workflow=workflow, template=template, template_version=version, conversation=conversation)
     return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed)
 
 

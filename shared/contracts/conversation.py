@@ -1,4 +1,4 @@
-"""A conversation that its caller carries himself, with what he says of the call that answers: OpenAI's shape of a request."""
+"""A conversation that its caller carries himself, and how he wants it answered: OpenAI's shape of a request."""
 
 from typing import Literal
 

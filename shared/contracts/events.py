@@ -14,7 +14,18 @@ from shared.contracts.commands import (
     WorkflowRequest,
 )
 from shared.contracts.ids import CallName, Category, Purpose, RunId
-from shared.contracts.message import OUTLINE_CHARS, Artifact, ChatMessage, Fault, Message, Part, Run, ToolCall, Usage, Usd
+from shared.contracts.message import (
+    OUTLINE_CHARS,
+    Artifact,
+    ChatMessage,
+    Fault,
+    Message,
+    Part,
+    Run,
+    ToolCall,
+    Usage,
+    Usd,
+)
 from shared.contracts.workflow import Workflow
 
 
@@ -237,7 +248,7 @@ class CallSettled(Message):
 
 
 class ResponseDeleted(Message):
-    """The caller wants a response of his no more: it is not shown under `/v1/responses`. `event.….deleted`, by the gateway.
+    """The caller wants a response no more: it is not shown to him again. `event.….deleted`, by the gateway.
 
     The run stays on the log: what it did and cost is not undone.
     """

@@ -41,15 +41,15 @@ def functions(wanted: Parameters) -> dict[str, Any]:
     for tool in wanted.tools:
         function = tool.get("function")
         if isinstance(function, dict):
-            one = {name: function[name] for name in ("name", "description") if function.get(name)}
+            one: dict[str, Any] = {name: function[name] for name in ("name", "description") if function.get(name)}
             if function.get("parameters"):
                 one["parametersJsonSchema"] = function["parameters"]
             declared.append(one)
     fields: dict[str, Any] = {"tools": [{"functionDeclarations": declared}]}
     if isinstance(wanted.tool_choice, str) and wanted.tool_choice in _MODES:
         fields["toolConfig"] = {"functionCallingConfig": {"mode": _MODES[wanted.tool_choice]}}
-    elif isinstance(wanted.tool_choice, dict) and isinstance(one := wanted.tool_choice.get("function"), dict):
-        chosen = {"mode": "ANY", "allowedFunctionNames": [one.get("name")]}
+    elif isinstance(wanted.tool_choice, dict) and isinstance(named := wanted.tool_choice.get("function"), dict):
+        chosen = {"mode": "ANY", "allowedFunctionNames": [named.get("name")]}
         fields["toolConfig"] = {"functionCallingConfig": chosen}
     return fields
 

@@ -90,7 +90,9 @@ class OpenAiChat:
         began = False
         phases = Phases(read_s=STREAM_SILENCE_S if stream is not None else None)
         try:
-            async with self.wire.post(self._url(route), _headers(asked, route), to_json(fields, exclude_none=True), phases) as response:
+            async with self.wire.post(
+                self._url(route), _headers(asked, route), to_json(fields, exclude_none=True), phases
+            ) as response:
                 began = True
                 status = response.status_code
                 if status != 200:

@@ -148,7 +148,9 @@ def conclude(
     if finish_reason == "error":
         return failed(PROVIDER_ERROR, "the provider ended the answer with an error and did not say which")
     if tool_calls:
-        return Answered(text, "length" if finish_reason == "length" else "tool_calls", model, usage, cost_usd, tool_calls=tool_calls)
+        return Answered(
+            text, "length" if finish_reason == "length" else "tool_calls", model, usage, cost_usd, tool_calls=tool_calls
+        )
     if refusal and not text:
         return failed(REFUSAL, f"the model refused: {refusal}")
     if not text.strip():
