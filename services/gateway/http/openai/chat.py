@@ -63,8 +63,10 @@ async def _templates(request: Request, gateway: Gateway) -> dict[str, str]:
     openapi_extra=takes(ChatCompletionBody),
 )
 async def chat(request: Request) -> Response:
-    """Answer a conversation as OpenAI's API does: `segue-auto` by the whole system, a role by that model, a
-    template by its workflow. With `stream` the answer comes in chunks; an `Idempotency-Key` makes a repeated request the same."""
+    """Answer a conversation as OpenAI's API does: `segue-auto` by the whole system, a role by its model, a template.
+
+    With `stream` the answer comes in chunks; an `Idempotency-Key` makes a repeated request the same one.
+    """
     gateway = gateway_of(request)
     body = await parsed(request, ChatCompletionBody)
     if problems := body.problems():
@@ -73,7 +75,9 @@ async def chat(request: Request) -> Response:
         messages = of_chat(body.messages)
     except Wrong as wrong:
         raise Refusal(422, (wrong.problem,)) from wrong
-    conversation = Conversation(model=body.model, messages=messages, parameters=body.parameters())
+    conversation = Conversation(
+        model=body.model, messages=messages, parameters=body.parameters(), store=body.store is not False
+    )
     birth = await birth_of(request, gateway, body, conversation)
     streams = bool(body.stream)
     include_usage = body.stream_options is not None and body.stream_options.include_usage

@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from nats.aio.msg import Msg
@@ -25,6 +25,7 @@ from services.gateway.http.sse import ACKNOWLEDGE, Gone, Wire, watch_caller
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.waiting import Stopping
 from shared import subjects
+from shared.bus.connection import Bus
 from shared.bus.errors import BusError
 from shared.bus.jetstream import Stored
 from shared.contracts.events import CallSettled, RunCategorized, RunEnded, RunPlanned
@@ -77,13 +78,34 @@ class Teller(Protocol):
 
 
 @dataclass(slots=True)
-class _Place:
+class Place:
     """How far the log is read."""
 
+    steps: bool
+    """Whether what is done before the answer is told."""
     seq: int = 0
     answering: bool = False
     ended: RunEnded | None = None
-    shown: set[str] = field(default_factory=set)
+
+
+async def tell(bus: Bus, teller: Teller, place: Place, stored: Stored) -> bytes:
+    """Take one fact in; return what goes out. The end is not told: whoever reads decides what to do about it."""
+    decode, place.seq = bus.log.sketch, stored.seq
+    match subjects.fact_of(stored.subject).split("."):
+        case ["category"] if place.steps:
+            return teller.step(await decode(stored, RunCategorized))
+        case ["plan"] if place.steps:
+            return teller.step(await decode(stored, RunPlanned))
+        case ["call", Purpose.TASK, _, "settled"] if place.steps and not place.answering:
+            return teller.step(await decode(stored, CallSettled))
+        case ["call", Purpose.DECISION, "acknowledge", "settled"] if place.steps and not place.answering:
+            return teller.step(await decode(stored, CallSettled))
+        case ["call", _, call, "attempt", _] if call in SPEAKING and not place.answering:
+            place.answering = True
+            return teller.answering()
+        case ["ended"]:
+            place.ended = await bus.log.decode(stored, RunEnded)
+    return b""
 
 
 class Following(Response):
@@ -155,7 +177,7 @@ class Following(Response):
 
     async def _until_end(self, wire: Wire, queue: "asyncio.Queue[Msg | None]") -> RunEnded:
         """Tell everything but the end, and return that. Raises `NoEndInTime`."""
-        place, loop = _Place(), asyncio.get_running_loop()
+        place, loop = Place(self._steps), asyncio.get_running_loop()
         until = self._gateway.runs.patience_until(self._run)
         await self._read(wire, place)
         while place.ended is None:
@@ -169,7 +191,7 @@ class Following(Response):
             await wire.still_there()
         return place.ended
 
-    async def _read(self, wire: Wire, place: _Place, seq: int = 0, *, answering: bool = False) -> None:
+    async def _read(self, wire: Wire, place: Place, seq: int = 0, *, answering: bool = False) -> None:
         """Tell what is on the log: at least up to `seq`, or to where the answer begins."""
         facts, jetstream = subjects.events(self._run.tenant, self._run.run_id), self._gateway.bus.jetstream
         loop = asyncio.get_running_loop()
@@ -177,35 +199,17 @@ class Following(Response):
         while place.ended is None:
             page = await jetstream.direct_page(EVENTS, facts.all, after=place.seq, limit=PAGE, max_bytes=PAGE_BYTES)
             for stored in page:
-                await self._fact(wire, place, stored)
+                await wire_all(wire, await tell(self._gateway.bus, self._teller, place, stored))
             if page:
                 continue
             if (place.seq >= seq and (place.answering or not answering)) or loop.time() > until:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    async def _fact(self, wire: Wire, place: _Place, stored: Stored) -> None:
-        decode = self._gateway.bus.log.sketch
-        place.seq = stored.seq
-        match subjects.fact_of(stored.subject).split("."):
-            case ["category"] if self._steps:
-                await wire_all(wire, self._teller.step(await decode(stored, RunCategorized)))
-            case ["plan"] if self._steps:
-                await wire_all(wire, self._teller.step(await decode(stored, RunPlanned)))
-            case ["call", Purpose.TASK, _, "settled"] if self._steps and not place.answering:
-                await wire_all(wire, self._teller.step(await decode(stored, CallSettled)))
-            case ["call", Purpose.DECISION, "acknowledge", "settled"] if self._steps and not place.answering:
-                await wire_all(wire, self._teller.step(await decode(stored, CallSettled)))
-            case ["call", _, call, "attempt", _] if call in SPEAKING and not place.answering:
-                place.answering = True
-                await wire_all(wire, self._teller.answering())
-            case ["ended"]:
-                place.ended = await self._gateway.bus.log.decode(stored, RunEnded)
-
     def _is_token(self, msg: Msg) -> bool:
         return msg.subject.startswith(subjects.token(self._run.tenant, self._run.run_id, ""))
 
-    async def _token(self, wire: Wire, place: _Place, msg: Msg) -> None:
+    async def _token(self, wire: Wire, place: Place, msg: Msg) -> None:
         if not place.answering:
             await self._read(
                 wire, place, answering=True
