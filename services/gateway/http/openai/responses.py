@@ -103,6 +103,11 @@ async def _begun(gateway: Gateway, birth: Birth) -> Response:
     run = birth.run if past.accepted is None else past.accepted.run
     if past.accepted is None and past.ended is None:
         await gateway.runs.bear(birth)
+        if birth.keyed:  # its timer, which says that it is queued, is set only as it is accepted
+            facts, until = subjects.events(run.tenant, run.run_id), asyncio.get_running_loop().time()
+            live = subjects.live(run.tenant, run.run_id).accepted
+            expect, until = gateway.bus.live.expect, until + ACCEPTED_WITHIN_S
+            await expect(live, facts.accepted, RunAccepted, ask=None, until=until)
     asked = asked_of(birth, run, gateway)
     lines = await _lines(gateway, asked) if past.ended is not None else []
     return _shown(asked, lines, past.ended, "queued")
