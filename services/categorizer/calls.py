@@ -29,6 +29,11 @@ class Persona:
     lane: Lane = Lane.TEXT
 
 
+def stranger(role: str) -> Persona:
+    """Return a role that the configuration does not have (any more): the executor says so to whoever asked for it."""
+    return Persona(role, "", (), window_tokens=1_000_000, max_tokens=1_000)
+
+
 def categorize(run: Run, request: ChatRequest, history: Sequence[ChatMessage], persona: Persona) -> ExecuteCall:
     """Return the call that asks for the letter. It sees the head and the tail of a long message: enough to judge."""
     text = request.message

@@ -158,7 +158,9 @@ class Categorizer:
             plan = PlanRun(run=run, request=request, history=history, spent=fact.spent, source="categorizer")
             await self.bus.log.send(subjects.workflow(run), plan)
         else:
-            call = calls.answer(fact, request, history, self.personas[fact.role or ""])
+            role = fact.role or ""
+            persona = self.personas.get(role) or calls.stranger(role)
+            call = calls.answer(fact, request, history, persona)
             await self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call)
 
 

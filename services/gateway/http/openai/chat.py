@@ -1,7 +1,5 @@
 """`POST /v1/chat/completions`, `GET /v1/models`"""
 
-from typing import Any
-
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +14,7 @@ from services.gateway.http.openai import offer
 from services.gateway.http.openai.asking import asked_of, birth_of, unknown
 from services.gateway.http.openai.bodies import ChatCompletionBody
 from services.gateway.http.openai.completion import Chunks, completion
+from services.gateway.http.openai.described import ASKED, ERRORS, EVENTS, at
 from services.gateway.http.openai.failures import Failing, of_run
 from services.gateway.http.openai.following import Following
 from services.gateway.http.openai.messages import Wrong, of_chat
@@ -27,12 +26,8 @@ from shared.contracts.conversation import Conversation
 
 router = routes("openai")
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": "`{error: {message, type, param, code}}`"} for status in (400, 404, 409, 429, 502, 503, 504)
-}
 
-
-@router.get("/v1/models", summary="Models, for OpenAI's clients", responses=_ERRORS)
+@router.get("/v1/models", summary="Models, for OpenAI's clients", responses=ERRORS)
 async def models(request: Request) -> Response:
     """List what `model` can be: `segue-auto`, every role, every template as `template/<name>`."""
     gateway = gateway_of(request)
@@ -40,7 +35,12 @@ async def models(request: Request) -> Response:
     return Response(to_json({"object": "list", "data": data}), 200, None, JSON)
 
 
-@router.get("/v1/models/{model:path}", summary="A model, for OpenAI's clients", responses=_ERRORS)
+@router.get(
+    "/v1/models/{model:path}",
+    summary="A model, for OpenAI's clients",
+    responses=ERRORS,
+    openapi_extra=at("model", "Its id, such as segue-auto or template/research_report."),
+)
 async def model(request: Request) -> Response:
     """Return one model."""
     gateway, name = gateway_of(request), request.path_params["model"]
@@ -59,7 +59,7 @@ async def _templates(request: Request, gateway: Gateway) -> dict[str, str]:
 @router.post(
     "/v1/chat/completions",
     summary="Answer a conversation, for OpenAI's clients",
-    responses={**_ERRORS, 200: {"content": {"application/json": {}, "text/event-stream": {}}}},
+    responses={**ASKED, 200: EVENTS},
     openapi_extra=takes(ChatCompletionBody),
 )
 async def chat(request: Request) -> Response:

@@ -18,6 +18,7 @@ from services.gateway.http.openai import offer
 from services.gateway.http.openai.asking import asked_of, birth_of
 from services.gateway.http.openai.bodies import ResponsesBody
 from services.gateway.http.openai.chat import failing
+from services.gateway.http.openai.described import ASKED, ERRORS, EVENTS, at
 from services.gateway.http.openai.failures import of_run
 from services.gateway.http.openai.following import Following, Place, tell
 from services.gateway.http.openai.messages import Wrong, of_input
@@ -41,13 +42,14 @@ ACCEPTED_WITHIN_S: Final = 1.0
 """A response that was just begun is waited for; with the queue full it is told as queued."""
 CANCELLED_WITHIN_S: Final = 5.0
 _LOOK_S: Final = 0.05
+_ID: Final = ("response_id", "`resp_` and the id of its run.")
 _TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 
 
 @router.post(
     "/v1/responses",
     summary="Answer, for OpenAI's clients (Responses)",
-    responses={200: {"content": {"application/json": {}, "text/event-stream": {}}}},
+    responses={**ASKED, 200: EVENTS},
     openapi_extra=takes(ResponsesBody),
 )
 async def create(request: Request) -> Response:
@@ -113,7 +115,16 @@ async def _begun(gateway: Gateway, birth: Birth) -> Response:
     return _shown(asked, lines, past.ended, "queued")
 
 
-@router.get("/v1/responses/{response_id}", summary="Read a response")
+@router.get(
+    "/v1/responses/{response_id}",
+    summary="Read a response",
+    responses={**ERRORS, 400: ASKED[400], 200: EVENTS},
+    openapi_extra=at(
+        *_ID,
+        ("stream", "boolean", "Follow it, as it was streamed when it was asked for."),
+        ("starting_after", "integer", "Of a stream: go on behind this sequence number."),
+    ),
+)
 async def read(request: Request) -> Response:
     """Return a response as it is now; with `?stream=true` its events, from the beginning or behind `starting_after`."""
     gateway = gateway_of(request)
@@ -130,7 +141,12 @@ async def read(request: Request) -> Response:
     return _shown(found, lines, ended, "in_progress" if begun else "queued")
 
 
-@router.get("/v1/responses/{response_id}/input_items", summary="Read what a response was asked")
+@router.get(
+    "/v1/responses/{response_id}/input_items",
+    summary="Read what a response was asked",
+    responses=ERRORS,
+    openapi_extra=at(*_ID, ("order", "string", "`asc` or `desc`, which it is without.")),
+)
 async def asked_items(request: Request) -> Response:
     """List the input's items, those of the turns before included."""
     gateway = gateway_of(request)
@@ -142,7 +158,12 @@ async def asked_items(request: Request) -> Response:
     return Response(to_json({"object": "list", "data": data, **ends, "has_more": False}), 200, None, JSON)
 
 
-@router.post("/v1/responses/{response_id}/cancel", summary="Cancel a response")
+@router.post(
+    "/v1/responses/{response_id}/cancel",
+    summary="Cancel a response",
+    responses={**ERRORS, 409: ASKED[409]},
+    openapi_extra=at(*_ID),
+)
 async def cancel(request: Request) -> Response:
     """End a response now, and return it; one that has ended stays as it is."""
     gateway = gateway_of(request)
@@ -157,7 +178,7 @@ async def cancel(request: Request) -> Response:
     return _shown(found, lines, ended, "in_progress")
 
 
-@router.delete("/v1/responses/{response_id}", summary="Delete a response")
+@router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS, openapi_extra=at(*_ID))
 async def delete(request: Request) -> Response:
     """Show a response no more; one that goes on is cancelled. The run stays on the log, for those who run this."""
     gateway = gateway_of(request)
