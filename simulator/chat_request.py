@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from simulator.tools import Call, called, result
 
-Kind = Literal["letter", "plan", "json", "prose", "image", "video"]
+Kind = Literal["letter", "plan", "json", "prose", "image", "video", "embedding"]
 
 CHARS_PER_TOKEN: Final = 4
 MESSAGE_TOKENS: Final = 4

@@ -79,6 +79,18 @@ def _carried(fact: RunCategorized, conversation: Conversation, persona: Persona)
     A role that he chose himself and tells who it is himself, with system messages, is told nothing by us.
     """
     wanted, told = conversation.parameters, conversation.told
+    if conversation.embed is not None:
+        return ExecuteCall(
+            run=fact.run,
+            call=ANSWER,
+            purpose=Purpose.ANSWER,
+            role=persona.role,
+            messages=(),
+            parameters=wanted,
+            embed=conversation.embed,
+            category=fact.category,
+            spent=fact.spent,
+        )
     own = conversation.role is not None and any(message.role == "system" for message in told)
     return ExecuteCall(
         run=fact.run,

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -27,7 +28,7 @@ def may_cache(call: ExecuteCall, parameters: Mapping[str, JsonValue]) -> bool:
 
 def key_of(call: ExecuteCall, asked: Sequence[str], parameters: Mapping[str, JsonValue]) -> str:
     """Return the key of a call; `asked`: who is asked: the provider, its address, the model."""
-    told = [
+    told: list[Any] = [
         *asked,
         dict(parameters),
         [message.model_dump(mode="json", exclude_none=True) for message in call.messages],
@@ -37,6 +38,8 @@ def key_of(call: ExecuteCall, asked: Sequence[str], parameters: Mapping[str, Jso
         call.response_schema,
         call.settings,
     ]
+    if call.embed is not None:
+        told.append({"embed": list(call.embed)})
     if call.parameters is not None:
         told.append(call.parameters.model_dump(mode="json", exclude_none=True))
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))

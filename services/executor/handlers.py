@@ -110,7 +110,7 @@ class Executor:
         ledger = Ledger.of(command)
         if delivery.delivered > 1 and (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
             return elsewhere
-        chain, why_not = self.roster.chain(command.role)
+        chain, why_not = self.roster.chain(command.role, alone=command.embed is not None)
         if why_not is not None:
             return await self._fail(ledger, why_not)
         role = ledger.role if ledger.role in chain else chain[0]

@@ -49,6 +49,8 @@ def priced(
 def most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
     """Return about how many tokens a call tells, and the most that its answer may have."""
     answer = call.max_tokens or route.parameters.max_tokens or ANSWER_TOKENS
+    if call.embed is not None:
+        return sum(estimated_tokens(one) if isinstance(one, str) else len(one) for one in call.embed), 0
     told = sum(tokens_of(message) for message in call.messages)
     if call.parameters is not None and call.parameters.tools:
         told += estimated_tokens(to_json(call.parameters.tools).decode())

@@ -121,6 +121,7 @@ def answered(
         text=answer.text,
         artifacts=artifacts,
         tool_calls=answer.tool_calls or None,
+        embeddings=answer.embeddings or None,
         role=started.role,
         asked_role=command.role,
         variant=started.variant,

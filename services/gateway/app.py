@@ -37,6 +37,7 @@ from services.gateway.http import (
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
 from services.gateway.http.openai import chat as openai_chat
+from services.gateway.http.openai import embeddings as openai_embeddings
 from services.gateway.http.openai import responses as openai_responses
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
@@ -155,6 +156,7 @@ def application(
         probes,
         openai_chat,
         openai_responses,
+        openai_embeddings,
     ):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     described.install(app)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from shared.contracts.conversation import Conversation, Parameters
+from shared.contracts.conversation import Conversation, Embedded, Parameters
 from shared.contracts.ids import CallName, Category, Lane, Purpose, RunId, TenantId, Verb
 from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import TaskConfig, Workflow
@@ -182,6 +182,8 @@ class ExecuteCall(Message):
     top_p: float | None = None
     parameters: Parameters | None = None
     """What the caller himself says of this call; those of the three above are there too."""
+    embed: tuple[Embedded, ...] | None = None
+    """What is to be embedded: then there are no messages."""
     response_schema: dict[str, JsonValue] | None = None
     """JSON Schema that the answer must follow, for providers that can be told."""
     response_schema_name: str | None = None

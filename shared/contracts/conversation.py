@@ -32,10 +32,14 @@ class Parameters(Part):
         return bool(self.tools) or self.response_format is not None
 
 
+Embedded = str | tuple[int, ...]
+"""A text, or its tokens."""
+
+
 class Conversation(Part):
     """What an OpenAI client sends: the whole list of messages each time, the last of them to be answered."""
 
-    api: Literal["chat", "responses"] = "chat"
+    api: Literal["chat", "responses", "embeddings"] = "chat"
     model: str
     """As the caller named it."""
     role: str | None = None
@@ -43,6 +47,8 @@ class Conversation(Part):
     messages: tuple[ChatMessage, ...] = ()
     instructions: str | None = None
     """Said before the messages, and not carried on to the next turn (Responses)."""
+    embed: tuple[Embedded, ...] | None = None
+    """What is to be embedded; there are no messages then."""
     parameters: Parameters = Field(default_factory=Parameters)
     store: bool = True
     """Responses: it may be read and gone on from later."""

@@ -194,6 +194,8 @@ class CallSettled(Message):
     """What it made; `text` is their paths then, one a line."""
     tool_calls: tuple[ToolCall, ...] | None = None
     """Functions of the caller's that the model wants called."""
+    embeddings: tuple[str, ...] | None = None
+    """Vectors, each as base64 of little-endian float32, in the order of what was to be embedded."""
     fault: Fault | None = None
     role: str
     """The role that answered: another than asked for after a fallback."""
@@ -227,7 +229,7 @@ class CallSettled(Message):
 
     def outline(self) -> "CallSettled":
         text = self.text or ""
-        return self.model_copy(update={"text": text[:OUTLINE_CHARS], "text_chars": len(text)})
+        return self.model_copy(update={"text": text[:OUTLINE_CHARS], "text_chars": len(text), "embeddings": None})
 
     @property
     def chars(self) -> int:

@@ -155,3 +155,27 @@ async def test_a_role_is_asked_without_the_categorizer_and_the_log_says_so(syste
     assert facts["ended"]["spent"]["calls"] == 1
     assert {name.split(".")[0] for name in facts} == {"accepted", "category", "call", "ended"}
     assert not any("categorize" in name for name in facts)
+
+
+async def test_embeddings_are_a_run_whose_answer_is_vectors(system: System) -> None:
+    """As numbers or packed, under a key once; near each other where the texts are alike."""
+    asked = {"model": "fast_ai", "input": ["night trains to Oslo", "trains to Oslo at night", "a recipe for bread"]}
+    answer = await system.post("/v1/embeddings", asked, **{"Idempotency-Key": "vectors"})
+    body = answer.json()
+    assert answer.status_code == 200, body
+    first, near, far = (one["embedding"] for one in body["data"])
+    assert sum(a * b for a, b in zip(first, near, strict=True)) > 0.7
+    assert abs(sum(a * b for a, b in zip(first, far, strict=True))) < 0.5
+    assert body["usage"]["prompt_tokens"] == body["usage"]["total_tokens"] > 0
+    again = await system.post("/v1/embeddings", asked, **{"Idempotency-Key": "vectors"})
+    assert again.json() == body
+    facts = await system.facts(answer.headers["x-segue-run-id"])
+    assert facts["ended"]["spent"]["calls"] == 1
+    assert "embeddings" not in facts["ended"], "the vectors are on the log once"
+    view = await system.http.get(f"{system.gateway.url}/runs/{answer.headers['x-segue-run-id']}")
+    assert view.json()["state"] == "completed"
+    for model in ("segue-auto", "imagen_4_ultra"):
+        refused = await system.post("/v1/embeddings", {**asked, "model": model})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
+    unstored = await system.http.get(f"{system.gateway.url}/v1/responses/resp_{answer.headers['x-segue-run-id']}")
+    assert unstored.status_code == 404

@@ -142,6 +142,7 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/v1/models",
             "/v1/models/{model}",
             "/v1/chat/completions",
+            "/v1/embeddings",
             "/v1/responses",
             "/v1/responses/{response_id}",
             "/v1/responses/{response_id}/cancel",

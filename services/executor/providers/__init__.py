@@ -38,6 +38,8 @@ class Answered:
     media: tuple[Media, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     """Functions of the caller's that the model wants called."""
+    embeddings: tuple[str, ...] = ()
+    """Vectors, as `CallSettled` has them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ import httpx
 from pydantic_core import to_json
 
 from services.executor.providers import Answered, Asked, Failed, OnDelta
+from services.executor.providers.embedding_wire import embedding_fields, read_embeddings
 from services.executor.providers.failures import read_failure
 from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields
 from services.executor.providers.refusals import of_the_schema, refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
 from services.executor.providers.tags import key_of, tags, without_key
 from services.executor.providers.wire import (
+    MAX_MEDIA_BYTES,
     STREAM_SILENCE_S,
     Phases,
     Wire,
@@ -46,13 +48,16 @@ class OpenAiChat:
     wire: Wire = field(default_factory=Wire)
     now_s: Callable[[], float] = time.time
     _omitted: dict[str, dict[str, str]] = field(default_factory=dict)
-    _urls: dict[str, httpx.URL] = field(default_factory=dict)
+    _urls: dict[tuple[str, str], httpx.URL] = field(default_factory=dict)
 
     async def ask(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
         """Ask once; again at once only without a parameter that the server has just refused to know."""
         try:
             async with asyncio.timeout(budget_s):
-                outcome = await self._patiently(asked, route, on_delta)
+                if asked.call.embed is not None:
+                    outcome = await self._embed(asked, route)
+                else:
+                    outcome = await self._patiently(asked, route, on_delta)
         except TimeoutError:
             return out_of_time(budget_s)
         return without_key(outcome, route)
@@ -81,6 +86,16 @@ class OpenAiChat:
             if not (name == "response_format" and of_the_schema(outcome.message)):
                 self._omitted.setdefault(route.model, {})[name] = instead
         return outcome
+
+    async def _embed(self, asked: Asked, route: Route) -> Answered | Failed:
+        """Ask for embeddings."""
+        url, body = self._url(route, "embeddings"), to_json(embedding_fields(asked, route.model))
+        reply = await self.wire.exchange("POST", url, _headers(asked, route), body, limit=MAX_MEDIA_BYTES)
+        if isinstance(reply, Failed):
+            return reply
+        if reply.status != 200:
+            return read_failure(reply.status, reply.headers, reply.data, self.now_s())
+        return read_embeddings(reply.data, len(asked.call.embed or ()), self.now_s())
 
     async def _once(
         self, asked: Asked, route: Route, fields: dict[str, Any], on_delta: OnDelta | None
@@ -132,10 +147,10 @@ class OpenAiChat:
                 return stream.conclude()
         return stream.conclude()
 
-    def _url(self, route: Route) -> httpx.URL:
-        url = self._urls.get(route.base_url)
+    def _url(self, route: Route, what: str = "chat/completions") -> httpx.URL:
+        url = self._urls.get((route.base_url, what))
         if url is None:
-            url = self._urls[route.base_url] = httpx.URL(f"{route.base_url.rstrip('/')}/chat/completions")
+            url = self._urls[route.base_url, what] = httpx.URL(f"{route.base_url.rstrip('/')}/{what}")
         return url
 
 

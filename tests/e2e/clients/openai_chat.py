@@ -175,6 +175,14 @@ def once() -> None:
     assert answers[0].id == answers[1].id
 
 
-for check in (models, whole, streamed, tools, structured, parameters, images, templates, errors, once):
+def embeddings() -> None:
+    """The client asks for packed vectors unless told otherwise."""
+    for more in ({}, {"encoding_format": "float"}):
+        answer = client.embeddings.create(model="fast_ai", input=["one", "two"], dimensions=16, **more)
+        assert [len(one.embedding) for one in answer.data] == [16, 16]
+        assert answer.usage.total_tokens > 0
+
+
+for check in (models, whole, streamed, tools, structured, parameters, images, templates, errors, once, embeddings):
     check()
     print(f"{check.__name__}: as it should be")

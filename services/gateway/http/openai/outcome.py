@@ -39,7 +39,7 @@ class Asked:
         """Return what a run was asked; None for one that no OpenAI client began."""
         request = accepted.request
         conversation = request.conversation
-        if conversation is None:
+        if conversation is None or conversation.api == "embeddings":
             return None
         match request:
             case ChatRequest():
