@@ -67,3 +67,13 @@ def test_what_is_not_valid_is_400_and_names_its_first_parameter() -> None:
     failing = of_detail(422, problems)
     assert (failing.status, failing.param, failing.code) == (400, "messages[0].role", "invalid_value")
     assert failing.message == "messages[0].role: no role; n: one"
+
+
+def test_a_value_of_no_known_kind_is_named_once_by_its_parameter() -> None:
+    problems = [
+        {"path": "$.input.str", "code": "string_type", "message": "no text"},
+        {"path": "$.input['list[dict[str,any]]']", "code": "too_short", "message": "too short"},
+        {"path": "$.input['list[dict[str,any]]'][2].role", "code": "x", "message": "no role"},
+    ]
+    failing = of_detail(422, problems)
+    assert (failing.param, failing.message) == ("input", "input: no text; input[2].role: no role")

@@ -38,8 +38,8 @@ async def attempt(stage: Backstage, run: Run, number: int = 1) -> None:
     await stage.bus.log.write(stage.facts(run).attempt(Purpose.ANSWER, "answer", number), fact)
 
 
-def speaking(*pieces: str, restarts: str | None = None, **end: Any) -> Any:
-    """Return a script that says its pieces; `restarts`: what a second attempt says instead."""
+def speaking(*pieces: str, restarts: str | None = None, heard: asyncio.Event | None = None, **end: Any) -> Any:
+    """Return a script that says its pieces; `restarts`: what a second attempt says instead, once they were heard."""
 
     async def script(stage: Backstage, command: Command) -> None:
         run = (await stage.accept(command)).run
@@ -49,6 +49,8 @@ def speaking(*pieces: str, restarts: str | None = None, **end: Any) -> Any:
         for piece in pieces:
             await stage.token(run, "answer", attempt=1, offset=len(said), text=piece)
             said += piece
+        if heard is not None:
+            await asyncio.wait_for(heard.wait(), 10)
         if restarts is not None:
             await attempt(stage, run, 2)
             await stage.token(run, "answer", attempt=2, restart=True)
@@ -133,6 +135,8 @@ async def test_a_role_is_named_in_the_request_and_a_template_is_a_workflow(stage
         ({**HI, "n": 3}, 400, "n", "unsupported_value"),
         ({**HI, "temperature": 7}, 400, "temperature", "less_than_equal"),
         ({"model": "segue-auto", "messages": []}, 400, "messages", "too_short"),
+        ({**HI, "stop": [7]}, 400, "stop", "string_type"),
+        ({**HI, "response_format": {"type": "json_schema"}}, 400, "response_format.json_schema", "missing_schema"),
         ({"model": "segue-auto", "messages": [{"role": "user", "content": ""}]}, 400, "messages", "empty_message"),
         ({"model": "template/report", "messages": HI["messages"]}, 400, "metadata.length", "bad_variable"),
     ],
@@ -156,6 +160,12 @@ async def test_errors_before_any_route_are_in_openais_form_too(stage: Stage) -> 
             await http.post(CHAT, content=b"{}"),
             await http.post(CHAT, json={**HI, "user": "x" * 1_000}),
             await http.post(CHAT, content=b"{", headers={"content-type": "application/json"}),
+            await http.post(
+                CHAT,
+                content=b'{"model": "code_ai", "messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": '
+                b'"function", "function": {"name": "f", "parameters": {"a": NaN}}}]}',
+                headers={"content-type": "application/json"},
+            ),
         ):
             assert answer.status_code in (400, 404, 405, 413, 415)
             assert answer.json()["error"]["type"] == "invalid_request_error"
@@ -229,9 +239,15 @@ async def test_an_attempt_that_begins_again_and_says_the_same_goes_on(stage: Sta
 async def test_an_attempt_that_says_something_else_is_an_error(stage: Stage) -> None:
     """What has gone out cannot be taken back: the stream says so, and where the whole answer is."""
     async with stage() as (http, backstage):
-        backstage.script = speaking("Hel", restarts="Goodbye")
-        answer = await http.post(CHAT, json={**HI, "stream": True})
-        *_, last = events(answer.text)
+        heard = asyncio.Event()
+        backstage.script = speaking("Hel", restarts="Goodbye", heard=heard)
+        told = list[str]()
+        async with http.stream("POST", CHAT, json={**HI, "stream": True}) as answer:
+            async for line in answer.aiter_lines():
+                told.append(line)
+                if '"Hel"' in line:
+                    heard.set()
+        *_, last = events("\n".join(told))
         assert last["error"]["code"] == "stream_began_again"
         whole = await http.get(f"/v1/responses/resp_{answer.headers['x-segue-run-id']}")
         assert whole.json()["output"][-1]["content"][0]["text"] == "Goodbye"

@@ -1,14 +1,16 @@
 """From a request of an OpenAI client to the run that it is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from starlette.requests import Request
 
 from services.gateway import births
 from services.gateway.births import Birth
 from services.gateway.gateway import Gateway
-from services.gateway.http.errors import Refusal
+from services.gateway.http.errors import Refusal, invalid
 from services.gateway.http.identity import identity_of, who
 from services.gateway.http.openai import filling, offer
 from services.gateway.http.openai.bodies import Asking
@@ -24,6 +26,17 @@ from shared.workflows.problems import templates_in
 from shared.workflows.validation import Invalid, Problem
 
 
+@contextmanager
+def understood() -> Iterator[None]:
+    """Refuse, with its place, what cannot be read or could not be handed on."""
+    try:
+        yield
+    except Wrong as wrong:
+        raise Refusal(422, (wrong.problem,)) from wrong
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
 async def birth_of(request: Request, gateway: Gateway, body: Asking, conversation: Conversation) -> Birth:
     """Return the run that a request is. Raises `Refusal` for a model that there is not, and for an empty question."""
     chosen = offer.wanted(body.model, gateway.listings)
@@ -36,10 +49,8 @@ async def birth_of(request: Request, gateway: Gateway, body: Asking, conversatio
             pass
         case None:
             raise unknown(body.model, gateway)
-    try:
+    with understood():
         text, images = question(conversation.messages)
-    except Wrong as wrong:
-        raise Refusal(422, (wrong.problem,)) from wrong
     return births.of_chat(
         identity_of(request),
         ChatRequest(message=text, images=images, conversation=conversation),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from services.gateway.http.models import Body
 from shared.contracts.conversation import Parameters
@@ -33,6 +33,8 @@ class StreamOptions(Body):
 
 class Asking(Body):
     """What both ways of asking have in common."""
+
+    model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither, and what cannot be written cannot be handed on
 
     model: Annotated[str, Field(min_length=1, max_length=200, examples=["segue-auto"])]
     stream: bool | None = None
@@ -90,6 +92,11 @@ class ChatCompletionBody(Asking):
         if kind not in ("text", "json_object", "json_schema"):
             said = f"{kind!r} is not known: text, json_object or json_schema"
             found.append(Problem("$.response_format.type", "unsupported_value", said))
+        if kind == "json_schema":
+            shape = (self.response_format or {}).get("json_schema")
+            if not isinstance(shape, dict) or not isinstance(shape.get("schema"), dict):
+                said = "a JSON Schema is wanted here: {name, schema}"
+                found.append(Problem("$.response_format.json_schema", "missing_schema", said))
         return tuple(found)
 
     def parameters(self) -> Parameters:
@@ -145,6 +152,8 @@ class ResponsesBody(Asking):
         if kind not in ("text", "json_object", "json_schema"):
             said = f"{kind!r} is not known: text, json_object or json_schema"
             found.append(Problem("$.text.format.type", "unsupported_value", said))
+        if kind == "json_schema" and not isinstance(self._format().get("schema"), dict):
+            found.append(Problem("$.text.format.schema", "missing_schema", "a JSON Schema is wanted here"))
         return tuple(found)
 
     def _format(self) -> dict[str, JsonValue]:

@@ -11,13 +11,13 @@ from services.gateway.http.bodies import parsed
 from services.gateway.http.errors import JSON, Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.openai import offer
-from services.gateway.http.openai.asking import asked_of, birth_of, unknown
+from services.gateway.http.openai.asking import asked_of, birth_of, understood, unknown
 from services.gateway.http.openai.bodies import ChatCompletionBody
 from services.gateway.http.openai.completion import Chunks, completion
 from services.gateway.http.openai.described import ASKED, ERRORS, EVENTS, at
 from services.gateway.http.openai.failures import Failing, of_run
 from services.gateway.http.openai.following import Following
-from services.gateway.http.openai.messages import Wrong, of_chat
+from services.gateway.http.openai.messages import of_chat
 from services.gateway.http.openai.outcome import SIMULATED
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
@@ -71,19 +71,19 @@ async def chat(request: Request) -> Response:
     body = await parsed(request, ChatCompletionBody)
     if problems := body.problems():
         raise Refusal(422, problems)
-    try:
-        messages = of_chat(body.messages)
-    except Wrong as wrong:
-        raise Refusal(422, (wrong.problem,)) from wrong
-    conversation = Conversation(
-        model=body.model, messages=messages, parameters=body.parameters(), store=body.store is not False
-    )
+    with understood():
+        conversation = Conversation(
+            model=body.model,
+            messages=of_chat(body.messages),
+            parameters=body.parameters(),
+            store=body.store is not False,
+        )
     birth = await birth_of(request, gateway, body, conversation)
     streams = bool(body.stream)
     include_usage = body.stream_options is not None and body.stream_options.include_usage
     if streams:
         return chunked(gateway, birth, include_usage=include_usage)
-    del body, messages, conversation  # they may be large, and this request may wait for long
+    del body, conversation  # they may be large, and this request may wait for long
     return whole(birth, await gateway.answered(birth), gateway)
 
 

@@ -1,5 +1,6 @@
 """Errors in OpenAI's form, with the statuses that its clients make their exceptions of. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ FINAL: Final = {"x-should-retry": "false"}
 """To OpenAI's clients, which otherwise send again what ended with 409 or 5xx, and have it paid for again."""
 
 _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_KIND: Final = re.compile(r"\.(?:str|int|float|bool)(?=[.\[]|$)|\['[^']*[\[\]-][^']*'\]")
 _CODES: Final = {
     401: "invalid_api_key",
     404: "not_found",
@@ -72,7 +74,8 @@ def of_detail(status: int, detail: Any, run_id: str | None = None) -> Failing:
     """Return what is said elsewhere with a `detail`. What is not valid is 400 here, and names its first parameter."""
     if isinstance(detail, str):
         return Failing(400 if status == 422 else status, detail, run_id=run_id, final=status in (500, 504))
-    said = [f"{_param(one['path'])}: {one['message']}" if one["path"] != "$" else one["message"] for one in detail]
+    by_param = {_param(one["path"]): one["message"] for one in reversed(detail)}
+    said = [f"{param}: {message}" if param else message for param, message in reversed(by_param.items())]
     first: dict[str, Any] = detail[0] if detail else {"path": "$", "code": None}
     param = _param(first["path"])
     code = {"unknown_model": "model_not_found"}.get(first["code"], first["code"])
@@ -80,7 +83,8 @@ def of_detail(status: int, detail: Any, run_id: str | None = None) -> Failing:
 
 
 def _param(path: str) -> str:
-    return path.removeprefix("$").removeprefix(".")
+    """Return a parameter's path, without the kinds that it could have been of."""
+    return _KIND.sub("", path.removeprefix("$")).removeprefix(".")
 
 
 def of_run(ended: RunEnded) -> Failing:

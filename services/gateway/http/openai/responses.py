@@ -15,13 +15,13 @@ from services.gateway.http.bodies import parsed
 from services.gateway.http.errors import JSON, Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.openai import offer
-from services.gateway.http.openai.asking import asked_of, birth_of
+from services.gateway.http.openai.asking import asked_of, birth_of, understood
 from services.gateway.http.openai.bodies import ResponsesBody
 from services.gateway.http.openai.chat import failing
 from services.gateway.http.openai.described import ASKED, ERRORS, EVENTS, at
 from services.gateway.http.openai.failures import of_run
 from services.gateway.http.openai.following import Following, Place, tell
-from services.gateway.http.openai.messages import Wrong, of_input
+from services.gateway.http.openai.messages import of_input
 from services.gateway.http.openai.outcome import SIMULATED, Asked
 from services.gateway.http.openai.response import Status, gone_on, id_of, input_items, response, run_id_of
 from services.gateway.http.openai.response_events import ResponseEvents
@@ -61,28 +61,25 @@ async def create(request: Request) -> Response:
     body = await parsed(request, ResponsesBody)
     if problems := body.problems():
         raise Refusal(422, problems)
-    try:
-        messages = of_input(body.input)
-    except Wrong as wrong:
-        raise Refusal(422, (wrong.problem,)) from wrong
     before: tuple[ChatMessage, ...] = ()
     if body.previous_response_id is not None:
         before = await _before(request, gateway, body.previous_response_id)
-    conversation = Conversation(
-        api="responses",
-        model=body.model,
-        messages=(*before, *messages),
-        instructions=body.instructions,
-        parameters=body.parameters(),
-        store=body.store is not False,
-        echo=body.echo() or None,
-    )
+    with understood():
+        conversation = Conversation(
+            api="responses",
+            model=body.model,
+            messages=(*before, *of_input(body.input)),
+            instructions=body.instructions,
+            parameters=body.parameters(),
+            store=body.store is not False,
+            echo=body.echo() or None,
+        )
     birth = await birth_of(request, gateway, body, conversation)
     if body.stream:
         return _streamed(gateway, birth)
     if body.background:
         return await _begun(gateway, birth)
-    del body, messages, conversation
+    del body, conversation
     heard = await gateway.answered(birth)
     if heard.ended.outcome != "completed":
         return failing(of_run(heard.ended))
