@@ -179,3 +179,24 @@ async def test_embeddings_are_a_run_whose_answer_is_vectors(system: System) -> N
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
     unstored = await system.http.get(f"{system.gateway.url}/v1/responses/resp_{answer.headers['x-segue-run-id']}")
     assert unstored.status_code == 404
+
+
+async def test_a_direct_request_takes_at_most_eight_durable_writes(system: System) -> None:
+    """Timer, request, accepted, category, call, attempt, settled, ended; no session's turn. By the server's count."""
+
+    async def stored() -> int:
+        streams = await system.client.jetstream().streams_info()
+        return sum(one.state.last_seq for one in streams)
+
+    async def canaries() -> int:
+        info = await system.client.jetstream().stream_info("EVENTS", subjects_filter="segue.canary.*")
+        return sum((info.state.subjects or {}).values())
+
+    told = [{"role": "user", "content": "Hello"}]
+    body = {"model": "code_ai", "messages": told}
+    assert (await system.post("/v1/chat/completions", body)).status_code == 200
+    requests, before, sung = 20, await stored(), await canaries()
+    for _ in range(requests):
+        assert (await system.post("/v1/chat/completions", body)).status_code == 200
+    written = await stored() - before - (await canaries() - sung)
+    assert written / requests <= 8

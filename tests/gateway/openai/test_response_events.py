@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from services.gateway.http.openai.failures import of_detail
 from services.gateway.http.openai.response_events import ResponseEvents
 from shared.contracts.events import RunEnded
 from shared.contracts.message import ToolCall
@@ -101,3 +102,15 @@ def test_a_run_that_failed_is_a_response_that_failed() -> None:
     assert last["response"]["error"]["code"] == "stream_cut"
     late = ResponseEvents(asked(), after=50)
     assert late.ended(failed("stream_cut")), "a reader who had all of the text is told too"
+
+
+def test_an_error_of_ours_has_the_last_number_again() -> None:
+    """The run goes on: a reader who comes back behind it misses nothing."""
+    events = ResponseEvents(asked())
+    events.opened()
+    events.answering()
+    told = events.token(1, 0, "Hello") + events.failed(of_detail(503, "this gateway stops", "r1"))
+    *_, delta, error = [from_json(one.split(b"\n")[1].removeprefix(b"data: ")) for one in told.split(b"\n\n") if one]
+    assert (delta["type"], error["type"]) == ("response.output_text.delta", "error")
+    assert error["sequence_number"] == delta["sequence_number"]
+    assert error["message"] == "this gateway stops"

@@ -5,6 +5,7 @@ the numbers of its place in the log; a piece of text has the number of the chara
 text has those behind. Numbers rise, and leave gaps. (ADR 0020)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -109,9 +110,8 @@ class ResponseEvents:
     def failed(self, failing: Failing) -> bytes:
         """Return an error of ours, which is not the run's: it bears the last number, so that reading can go on."""
         error = failing.error
-        return self._event(
-            max(self._last, self.after) + 1, "error", code=error["code"], message=error["message"], param=error["param"]
-        )
+        said = {"code": error["code"], "message": error["message"], "param": error["param"]}
+        return _written(max(self._last, self.after), "error", said)
 
     def _speak(self, text: str) -> bytes:
         """Return the events of a piece of text, without what the reader has of it."""
@@ -153,5 +153,9 @@ class ResponseEvents:
         if number <= self.after:
             return b""
         self._last = number
-        body = to_json({"type": kind, "sequence_number": number, **fields})
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), body)
+        return _written(number, kind, fields)
+
+
+def _written(number: int, kind: str, fields: Mapping[str, Any]) -> bytes:
+    body = to_json({"type": kind, "sequence_number": number, **fields})
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), body)
