@@ -210,10 +210,8 @@ class Following(Response):
         return msg.subject.startswith(subjects.token(self._run.tenant, self._run.run_id, ""))
 
     async def _token(self, wire: Wire, place: Place, msg: Msg) -> None:
-        if not place.answering:
-            await self._read(
-                wire, place, answering=True
-            )  # its attempt is on the log: it was claimed before it was sent
+        if not place.answering:  # but its attempt is on the log: it was claimed before it was sent
+            await self._read(wire, place, answering=True)
             if not place.answering:
                 return
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a hint that cannot be read is one that was lost
