@@ -39,6 +39,16 @@ def wait(run: Run, purpose: Purpose, name: str) -> str:
     return f"{ROOT}.wait.{run.tenant}.{run.run_id}.{purpose}.{name}"
 
 
+def inquiry(run: Run, purpose: Purpose, name: str, attempt: int) -> str:
+    """Of a question about an attempt while it is scheduled: targets `reconcile`."""
+    return f"{ROOT}.inquiry.{run.tenant}.{run.run_id}.{purpose}.{name}.{attempt}"
+
+
+def reconcile(run: Run, purpose: Purpose, name: str, attempt: int) -> str:
+    """Of `ReconcileAttempt`, fired by the bus; read by the executor."""
+    return f"{ROOT}.reconcile.{run.tenant}.{run.run_id}.{purpose}.{name}.{attempt}"
+
+
 def finish(run: Run) -> str:
     """Of `FinishRun`; read by the finisher."""
     return f"{ROOT}.finish.{run.priority}.{run.run_id}"
@@ -155,6 +165,10 @@ class Facts:
     def job(self, purpose: Purpose, name: str, attempt: int) -> str:
         """What a provider calls the long job that an attempt began."""
         return f"{self.attempt(purpose, name, attempt)}.job"
+
+    def reconciled(self, purpose: Purpose, name: str, attempt: int) -> str:
+        """What an attempt cost whose call was settled without knowing it."""
+        return f"{self.attempt(purpose, name, attempt)}.reconciled"
 
     def settled(self, purpose: Purpose, name: str) -> str:
         return f"{self.prefix}.call.{purpose}.{name}.settled"

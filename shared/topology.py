@@ -130,6 +130,7 @@ PLANNER_SETTLED = Feed(EVENTS, "planner-settled", f"{ROOT}.event.*.*.call.{Purpo
 EXECUTOR: Mapping[Lane, tuple[Feed, ...]] = {
     lane: _by_priority(CALLS, f"executor-{lane}", f"{ROOT}.call.{lane}.{{p}}.>") for lane in Lane
 }
+EXECUTOR_RECONCILE = Feed(CALLS, "executor-reconcile", f"{ROOT}.reconcile.>")
 FINISHER = _by_priority(FINISHES, "finisher", f"{ROOT}.finish.{{p}}.*")
 FINISHER_CANCELS = Feed(FINISHES, "finisher-cancels", f"{ROOT}.control.*.*.{Verb.CANCEL}")
 FINISHER_DEADLINES = Feed(FINISHES, "finisher-deadlines", f"{ROOT}.deadline.*")
@@ -142,7 +143,7 @@ def feeds() -> tuple[Feed, ...]:
     return (
         *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_SCHEDULES,
         PLANNER_APPROVALS, PLANNER_SETTLED,
-        *calls, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
+        *calls, EXECUTOR_RECONCILE, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
     )  # fmt: skip
 
 
@@ -176,8 +177,8 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         StreamConfig(
             name=CALLS,
-            description="calls to models, and calls that wait for their next attempt",
-            subjects=[f"{ROOT}.call.>", f"{ROOT}.wait.>"],
+            description="calls to models, calls that wait for their next attempt, questions about attempts",
+            subjects=[f"{ROOT}.call.>", f"{ROOT}.wait.>", f"{ROOT}.inquiry.>", f"{ROOT}.reconcile.>"],
             **scheduled,
         ),
         StreamConfig(

@@ -32,6 +32,7 @@ from services.gateway.http import (
     schedules,
     sessions,
     templates,
+    unknown_attempts,
     workflows,
 )
 from services.gateway.http.body_cap import BodyCap
@@ -141,6 +142,7 @@ def application(
         workflows,
         plan,
         history,
+        unknown_attempts,
         runs,
         run_events,
         templates,

@@ -10,6 +10,7 @@ from shared.bus.connection import Bus
 from shared.contracts.events import (
     ApprovalAsked,
     ApprovalDecided,
+    AttemptReconciled,
     AttemptStarted,
     CallSettled,
     CallWrittenOff,
@@ -35,6 +36,8 @@ class Chronicle:
     attempts: dict[str, list[AttemptStarted]] = field(default_factory=dict)
     settled: dict[str, CallSettled] = field(default_factory=dict)
     late: dict[str, CallWrittenOff] = field(default_factory=dict)
+    reconciled: dict[str, dict[int, AttemptReconciled]] = field(default_factory=dict)
+    """By call, and by the attempt's number."""
     expanded: dict[str, TaskExpanded] = field(default_factory=dict)
     asked: dict[str, ApprovalAsked] = field(default_factory=dict)
     decided: dict[str, ApprovalDecided] = field(default_factory=dict)
@@ -65,6 +68,9 @@ async def read_chronicle(bus: Bus, tenant: str, run_id: str) -> Chronicle | None
                 found.late[f"{purpose}.{name}"] = await decode(stored, CallWrittenOff)
             case ["call", purpose, name, "attempt", _]:
                 found.attempts.setdefault(f"{purpose}.{name}", []).append(await decode(stored, AttemptStarted))
+            case ["call", purpose, name, "attempt", number, "reconciled"]:
+                of_call = found.reconciled.setdefault(f"{purpose}.{name}", {})
+                of_call[int(number)] = await decode(stored, AttemptReconciled)
             case ["expanded", name]:
                 found.expanded[name] = await decode(stored, TaskExpanded)
             case ["asked", name]:

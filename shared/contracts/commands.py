@@ -129,13 +129,28 @@ class FailedAttempt(Part):
     cost_usd: Usd = 0.0
     cost_known: bool = True
     """False: the provider may have charged for it, and did not say what (a cut stream, a time-out)."""
+    provider: str = ""
+    model: str = ""
+    reserved_usd: Usd = 0.0
+    """Of one whose cost is not known: the most that it can be."""
+    started_at: AwareDatetime | None = None
+    generation_id: str | None = None
+    """What its provider calls it, where that was learnt and its cost is not known."""
 
 
 class UnknownAttempt(Part):
-    """An attempt whose outcome died with its executor."""
+    """An attempt whose cost nobody knows: mostly because its outcome died with its executor."""
 
     attempt: PositiveInt
     reserved_usd: Usd = 0.0
+    """The most that it can cost."""
+    role: str = ""
+    provider: str = ""
+    model: str = ""
+    code: str = "unknown"
+    """How it failed, where that is known: a fault's code."""
+    started_at: AwareDatetime | None = None
+    generation_id: str | None = None
 
 
 class MediaJob(Part):
@@ -191,6 +206,23 @@ class ExecuteCall(Message):
     """Of those before, the ones whose outcome died with their executor."""
     job: MediaJob | None = None
     """The job that its latest attempt began, when this is the call put back until that is looked at again."""
+
+
+class ReconcileAttempt(Message):
+    """Ask an attempt's provider what became of it, and what it cost. Kept by the bus as a scheduled message, fired to
+    `segue.reconcile.<tenant>.<run>.<purpose>.<call>.<attempt>`; written and read by the executor.
+
+    One whose `AttemptReconciled` is on the log by then does nothing.
+    """
+
+    run: Run
+    call: CallName
+    purpose: Purpose
+    attempt: UnknownAttempt
+    settled_at: AwareDatetime
+    """When its call was settled: the day that its cost counts on."""
+    asked: NonNegativeInt = 0
+    """How often its provider was asked before."""
 
 
 class FinishRun(Message):

@@ -111,6 +111,7 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/workflow",
             "/plan",
             "/runs",
+            "/unknown-attempts",
             "/usage",
             "/template/{name}",
             "/runs/{run_id}",

@@ -32,6 +32,14 @@ class AttemptView(Body):
     model: str
     started_at: AwareDatetime
     outcome: str = Field(description="`answered`, a fault's code, `unknown` (its executor died), or `running`.")
+    cost_usd: float | None = Field(default=None, description="null: nobody knows, or it is not over.")
+    reserved_usd: float | None = Field(
+        default=None, description="Of an attempt whose cost nobody knows: the most that it can be."
+    )
+    asked_after: bool = Field(default=False, description="Its provider is asked what it cost, until it says.")
+    reconciled: Literal["found", "never_arrived"] | None = Field(
+        default=None, description="What was found of an attempt of unknown cost: `cost_usd` is from there."
+    )
 
 
 class TaskView(Body):
@@ -63,6 +71,10 @@ class Ledger(Body):
     calls: NonNegativeInt
     cost_usd: float
     cost_known: bool
+    unknown_attempts: NonNegativeInt = Field(
+        default=0, description="Attempts whose cost nobody knows, not in the sum; see `GET /unknown-attempts`."
+    )
+    reserved_usd: float = Field(default=0.0, description="The most that those can cost.")
     tokens: NonNegativeInt
     baseline_usd: float | None = Field(
         description="The answer as one call to `orchestration.baselineModel`; once ended."
