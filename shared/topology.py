@@ -44,6 +44,7 @@ MAX_MESSAGE_BYTES = 256 * 1024
 """A larger body travels by reference, see `shared.bus.payloads`."""
 MAX_ACK_PENDING = 10_000
 MARGIN_S = 1.0
+LONG_WINDOW_S = 10.0
 REGISTRY_VERSIONS = 64
 """Of one template or schedule that are kept."""
 
@@ -59,8 +60,11 @@ class Window:
 
     @property
     def lives_s(self) -> float:
-        """How long a grant is kept: its window, and the time that a request may go out after its grant was taken."""
-        return self.seconds + MARGIN_S
+        """How long a grant is kept: its window, and how much later than its grant a request may be with the provider.
+
+        Twice the margin where that costs little: an executor's first requests on a busy machine are late.
+        """
+        return self.seconds + (MARGIN_S if self.seconds < LONG_WINDOW_S else 2 * MARGIN_S)
 
 
 def stream_of(limit: str, window: Window) -> str:

@@ -329,7 +329,8 @@ class Executor:
             outcome = await self._ask(ledger, asked, started, route, working)
             took_s = time.monotonic() - began_s
             point("executor.answered")
-            await self.permits.used(route, permit, tokens_taken(outcome), took_s)
+            told = 0 if isinstance(outcome, MediaJob) else outcome.usage.prompt_tokens
+            await self.permits.used(route, permit, tokens_taken(outcome), took_s, told)
         if isinstance(outcome, MediaJob):
             return outcome
         if isinstance(outcome, Failed):
