@@ -199,8 +199,19 @@ def told_of(subject: str) -> tuple[str, str, str]:
 
 
 def token(tenant: str, run_id: str, name: str) -> str:
-    """Of a call's token deltas, outside the log."""
+    """Of `TextDelta`: a call's text as it comes in, outside the log."""
     return f"{ROOT}.token.{tenant}.{run_id}.{name}"
+
+
+def sofar(tenant: str, run_id: str, name: str) -> str:
+    """Of `AskText`: answered by the executor that streams the call, by nobody when none does."""
+    return f"{ROOT}.sofar.{tenant}.{run_id}.{name}"
+
+
+def streamed(subject: str) -> tuple[str, str, str]:
+    """Return (tenant, run, call) of a subject made by `token` or `sofar`."""
+    _, _, tenant, run_id, call = subject.split(".", 4)
+    return tenant, run_id, call
 
 
 def cancel(tenant: str, run_id: str) -> str:

@@ -15,6 +15,7 @@ from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.claims import STILL, Claims
 from services.executor.handlers import Executor, Places
+from services.executor.deltas import Streams
 from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
 from services.executor.providers import JobProvider, Provider
@@ -145,7 +146,7 @@ class Providers:
 
 def build(environment: Environment, configuration: Configuration, sizes: Mapping[Lane, int] = PLACES) -> Service:
     """Return the service, ready to be served; `sizes`: places by lane."""
-    running = Running()
+    running, streams = Running(), Streams()
     prices = PriceBook.read(environment.prices)
 
     async def assemble(bus: Bus) -> Work:
@@ -179,6 +180,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
                 timedelta(days=configuration.orchestration.artifact_retention_days),
             ),
             running=running,
+            streams=streams,
             now=lambda: datetime.now(UTC),
             jitter=random.random,
             breakers=breakers,
@@ -221,6 +223,17 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
     )
     async def working(message: NatsMessage) -> bytes:
         return STILL if running.works_on(subjects.claim_of(message.raw_message.subject)) else b"0"
+
+    @service.broker.subscriber(
+        subjects.sofar("*", "*", "*"),
+        title="sofar",
+        description="What a call's text is so far: who streams it answers, the others say nothing.",
+        no_reply=True,
+    )
+    async def sofar(message: NatsMessage) -> None:
+        asked = message.raw_message
+        if asked.reply and (answer := streams.asked(asked.subject, asked.data)) is not None:
+            await service.broker.connection.publish(asked.reply, answer)
 
     return service
 

@@ -15,7 +15,7 @@ from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Pol
 from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
 from services.executor.claims import Claims
-from services.executor.deltas import Deltas
+from services.executor.deltas import Streams
 from services.executor.insisting import insist
 from services.executor.jobs import Jobs, started_by
 from services.executor.limits import Busy, Permit, Permits
@@ -82,6 +82,7 @@ class Executor:
     """Whether answers are kept at all."""
     concurrency: Mapping[str, Places] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
+    streams: Streams = field(default_factory=Streams)
 
     async def execute(self, delivery: Delivery) -> Verdict:
         """Take one call as far as it goes now: settled, or put back to wait."""
@@ -381,7 +382,7 @@ class Executor:
         asked = Asked(call, started.attempt, smaller, trims)
         if route.lane is Lane.VIDEO:
             return await self.jobs.submit(asked, started, route, working, max(0.0, budget_s))
-        deltas = Deltas(self.bus.client, command, started) if command.stream else None
+        deltas = self.streams.open(self.bus.client, command, started) if command.stream else None
         try:
             async with working.cancellable():
                 if deltas is not None:
@@ -395,6 +396,9 @@ class Executor:
                 outcome = priced(outcome, route, self.prices, command.settings)
         except Cancelled as reason:
             outcome = Failed(taxonomy.CANCELLED, f"cancelled: {reason}", cost_usd=None)
+        finally:
+            if deltas is not None:
+                self.streams.close(command, deltas)
         return outcome if outcome.cost_usd is not None else replace(outcome, generation_id=asked.trace.generation_id)
 
     def _take(self, ledger: Ledger, started: AttemptStarted, failed: Failed) -> Fault:

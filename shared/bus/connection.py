@@ -8,6 +8,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from shared.bus.buckets import Bucket
+from shared.bus.hearing import Switchboard
 from shared.bus.jetstream import JetStream
 from shared.bus.live import Live
 from shared.bus.log import Log
@@ -58,6 +59,7 @@ class Bus:
     payloads: Payloads
     log: Log
     live: Live
+    hearing: Switchboard
     sessions: Bucket
     runs: Bucket
     registry: Bucket
@@ -70,6 +72,7 @@ class Bus:
     async def reconnected(self) -> None:
         self.jetstream.reconnected()
         self.live.reconnected()
+        self.hearing.reconnected()
         for hook in self.on_reconnect:
             await hook()
 
@@ -86,6 +89,7 @@ async def open_bus(client: Client) -> Bus:
         payloads=payloads,
         log=log_of_runs,
         live=Live(client, log_of_runs),
+        hearing=Switchboard(client),
         sessions=Bucket(SESSIONS, jetstream, payloads),
         runs=Bucket(RUNS, jetstream, payloads),
         registry=Bucket(REGISTRY, jetstream, payloads),

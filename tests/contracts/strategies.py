@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from shared.contracts import cache, commands, events, health, registry
+from shared.contracts import cache, commands, events, health, hints, registry
 from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
 from shared.contracts.workflow import Approval, ForEach, Queue, Task, TaskConfig, Workflow
@@ -178,6 +178,13 @@ SETTLED = st.builds(
 )
 
 MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
+    hints.TextDelta: st.builds(
+        hints.TextDelta, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, restart=st.booleans()
+    ),
+    hints.AskText: st.builds(hints.AskText, attempt=COUNTS, offset=COUNTS),
+    hints.TextSoFar: st.builds(
+        hints.TextSoFar, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, end=COUNTS
+    ),
     health.BreakerState: st.builds(
         health.BreakerState,
         provider=TEXTS,
