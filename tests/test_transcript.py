@@ -1,4 +1,4 @@
-"""A call's text as a listener puts it together: in order, with no gap and no duplicate, whatever happens to the hints."""
+"""A call's text as a listener puts it together: in order, no gap, no duplicate, whatever happens to the hints."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,10 @@ from shared.transcript import Piece, Restart, Told, Transcript
 WORDS = st.text("abc ä漢🎈", min_size=1, max_size=6)
 ATTEMPTS = st.lists(st.lists(WORDS, min_size=1, max_size=8), min_size=1, max_size=4)
 """What each attempt streams, piece by piece; the last one is the answer."""
+
+
+def flip(data: st.DataObject, what: str) -> bool:
+    return bool(data.draw(st.booleans(), what))
 
 
 class Reader:
@@ -72,7 +76,7 @@ def test_a_later_attempt_begins_anew_even_when_nobody_announced_it() -> None:
 
 
 def test_the_log_has_the_last_word() -> None:
-    """It fills what is missing; where something else was told the text begins anew; where nothing was, it says it all."""
+    """It fills what is missing; where something else was told the text begins anew; where nothing was, it says it."""
     missing = Transcript()
     missing.take(1, 0, "night ")
     assert missing.settle("night train") == [Piece(1, 6, "train")]
@@ -99,7 +103,7 @@ def test_whatever_is_lost_repeated_or_late_the_text_is_a_prefix_and_in_the_end_t
     texts = ["".join(pieces) for pieces in attempts]
     late: list[tuple[int, int, str]] = []
     for number, pieces in enumerate(attempts, 1):
-        if number > 1 and data.draw(st.booleans(), "announced"):
+        if number > 1 and flip(data, "announced"):
             reader.hear(transcript.restart(number))
         offset = 0
         for text in pieces:
@@ -113,16 +117,18 @@ def test_whatever_is_lost_repeated_or_late_the_text_is_a_prefix_and_in_the_end_t
                 case "twice":
                     reader.hear(transcript.take(*delta))
                     late.append(delta)
-            if late and data.draw(st.booleans(), "late comes"):
+            if late and flip(data, "late comes"):
                 reader.hear(transcript.take(*late.pop(data.draw(st.integers(0, len(late) - 1)))))
-            if data.draw(st.booleans(), "asks"):
+            if flip(data, "asks"):
                 transcript.doubt()
                 at = transcript.told if transcript.attempt == number else 0
                 some = data.draw(st.integers(1, SLICE_CHARS), "slice")
                 reader.hear(transcript.answer(number, at, texts[number - 1][at:offset][:some], offset))
             assert reader.attempt == 0 or texts[reader.attempt - 1].startswith(reader.text)
-    while transcript.attempt == len(attempts) and transcript.behind and data.draw(st.booleans(), "catches up"):
-        reader.hear(transcript.answer(transcript.attempt, transcript.told, texts[-1][transcript.told :], len(texts[-1])))
+    while transcript.attempt == len(attempts) and transcript.behind and flip(data, "catches up"):
+        reader.hear(
+            transcript.answer(transcript.attempt, transcript.told, texts[-1][transcript.told :], len(texts[-1]))
+        )
         assert reader.text == texts[-1]
     reader.hear(transcript.settle(texts[-1], len(attempts)))
     if reader.told:

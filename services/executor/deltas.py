@@ -18,7 +18,7 @@ from shared.contracts.message import Unreadable
 from shared.observe import metrics
 
 KEPT_CHARS = 1_000_000
-"""Of a text that is streamed now. Of a longer one, who comes late gets the rest from the log when the call is settled."""
+"""Of a text that is streamed now. Of a longer one, who comes late gets the rest when the call is settled."""
 SLICE_CHARS = 32_768
 """Of an answer: at the most six bytes a character, which is less than the bus takes."""
 

@@ -123,7 +123,7 @@ class Switchboard:
     async def listen(
         self, *subjects: str, hints: Sequence[str] = (), most_bytes: int = MOST_BYTES
     ) -> AsyncIterator[Ear]:
-        """Hear what is said on `subjects`, and that something is said on `hints`; everything from when this is entered."""
+        """Hear what is said on `subjects` from now on, and that something is said on `hints`."""
         if not self._inbox:
             self._inbox = self._client.new_inbox()
             await self._client.subscribe(f"{self._inbox}.*", future=Reader(self._answered))

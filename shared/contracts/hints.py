@@ -22,7 +22,7 @@ class TextDelta(Message):
 
 
 class AskText(Message):
-    """What is missing? `sofar.<tenant>.<run>.<call>`, by listeners; whoever streams the call answers with `TextSoFar`."""
+    """What is missing? `sofar.<tenant>.<run>.<call>`, by listeners; who streams the call answers with `TextSoFar`."""
 
     attempt: NonNegativeInt = 0
     offset: NonNegativeInt = 0

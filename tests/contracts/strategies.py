@@ -182,9 +182,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         hints.TextDelta, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, restart=st.booleans()
     ),
     hints.AskText: st.builds(hints.AskText, attempt=COUNTS, offset=COUNTS),
-    hints.TextSoFar: st.builds(
-        hints.TextSoFar, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, end=COUNTS
-    ),
+    hints.TextSoFar: st.builds(hints.TextSoFar, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, end=COUNTS),
     health.BreakerState: st.builds(
         health.BreakerState,
         provider=TEXTS,
