@@ -31,6 +31,7 @@ from services.gateway.http import (
     runs,
     schedules,
     sessions,
+    socket,
     templates,
     unknown_attempts,
     workflows,
@@ -39,6 +40,7 @@ from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
+from services.gateway.origins import Origins
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
 from shared import version
@@ -78,6 +80,7 @@ def application(
     keeping: Keeping | None = None,
     prices: PriceBook | None = None,
     drain_s: float = DRAIN_S,
+    origins: Origins | None = None,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
     waiting = Waiting(bounds.waiting)
@@ -98,6 +101,7 @@ def application(
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
             health=service.health,
+            origins=origins or Origins(),
             projector=projector,
             started_at=monotonic(),
         )
@@ -151,6 +155,7 @@ def application(
         model_registry,
         artifacts,
         sessions,
+        socket,
         catalogue,
         probes,
     ):
@@ -204,6 +209,7 @@ def main() -> None:
     try:
         environment = Environment.read(os.environ)
         bounds = Bounds.read(os.environ)
+        origins = Origins.read(os.environ)
         configuration = load().configuration
         prices = PriceBook.read(environment.prices)
         keeping = Keeping.read(environment, configuration.orchestration.state_retention_days)
@@ -216,6 +222,7 @@ def main() -> None:
         offering=Offering(configuration, environment),
         keeping=keeping,
         prices=prices,
+        origins=origins,
     )
     serve(
         app,

@@ -57,8 +57,12 @@ _AGAIN: dict[int | str, dict[str, Any]] = {
 
 
 async def _read(request: Request, run_id: str) -> Chronicle:
-    tenant = who(request).tenant
-    found = await read_chronicle(gateway_of(request).bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
+    return await read_run(gateway_of(request), who(request).tenant, run_id)
+
+
+async def read_run(gateway: Gateway, tenant: str, run_id: str) -> Chronicle:
+    """Return what the log has of a run, or refuse with 404."""
+    found = await read_chronicle(gateway.bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
     if found is None:
         raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
     return found
@@ -137,19 +141,22 @@ def _only_named(run_id: str, name: str, value: JsonValue) -> bool:
 
 def _steering(verb: Verb, doing: str) -> Callable[[Request, str], Awaitable[Response]]:
     async def steer(request: Request, run_id: str) -> Response:
-        gateway = gateway_of(request)
         wanted = await _wanted(request)
-        run = await _read(request, run_id)
-        _fits(run, verb, wanted)
-        tenant = run.accepted.run.tenant
-        command = ControlRun(
-            run_id=run_id, tenant=tenant, verb=verb, by="an API caller", reason=wanted.reason, task=wanted.task
-        )
-        await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
-        return await _effect(gateway, run, verb)
+        return await steered(gateway_of(request), who(request).tenant, run_id, verb, wanted)
 
     steer.__doc__ = doing
     return steer
+
+
+async def steered(gateway: Gateway, tenant: str, run_id: str, verb: Verb, wanted: Wanted) -> Response:
+    """Do to a run what is wanted; answers with the run once the effect is on the log. Raises `Refusal`."""
+    run = await read_run(gateway, tenant, run_id)
+    _fits(run, verb, wanted)
+    command = ControlRun(
+        run_id=run_id, tenant=tenant, verb=verb, by="an API caller", reason=wanted.reason, task=wanted.task
+    )
+    await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
+    return await _effect(gateway, run, verb)
 
 
 def _fits(run: Chronicle, verb: Verb, wanted: Wanted) -> None:
