@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nats.aio.msg import Msg
 from pydantic_core import from_json
 
 from services.gateway.texts import Said, Texts, in_flight
@@ -76,13 +77,17 @@ class Following:
             if self._texts is not None:
                 if heard.lost:
                     self._texts.doubt()
-                said = [one for msg in heard.messages if self._texts.concerns(msg) for one in self._texts.hear(msg)]
-                if said:
+                if said := self._hear(heard.messages):
                     yield said
                 await self._texts.ask()
             if heard.look:
                 async for page in self._new_facts():
                     yield page
+
+    def _hear(self, messages: Sequence[Msg]) -> list[Said]:
+        if self._texts is None:
+            return []
+        return [one for msg in messages if self._texts.concerns(msg) for one in self._texts.hear(msg)]
 
     async def _come_late(self) -> None:
         """Ask for the texts of the calls that were being answered when the reader came."""
@@ -100,7 +105,8 @@ class Following:
             )
             if not page:
                 return
-            told: list[Fact | Said] = []
+            # What was said of a text before it was settled was heard before the page came.
+            told: list[Fact | Said] = [*self._hear(self.ear.drain())]
             for stored in page:
                 fact = _read(stored)
                 if fact.kind == "settled":

@@ -72,6 +72,11 @@ class Ear:
         self._look = True
         self._wake.set()
 
+    def drain(self) -> Sequence[Msg]:
+        """Return the messages that are there now."""
+        messages, self._messages, self._bytes = self._messages, [], 0
+        return messages
+
     async def next(self, within_s: float = LOOK_AGAIN_S) -> Heard:
         """Return what was heard, as soon as there is something, or nothing after a while."""
         if not self._wake.is_set():
@@ -79,9 +84,8 @@ class Ear:
                 async with asyncio.timeout(within_s):
                     await self._wake.wait()
         quiet = not self._wake.is_set()
-        heard = Heard(self._messages, self._look or self._lost or quiet, self._lost)
+        heard = Heard(self.drain(), self._look or self._lost or quiet, self._lost)
         self._wake.clear()
-        self._messages, self._bytes = [], 0
         self._look = self._lost = False
         return heard
 
