@@ -17,6 +17,7 @@ from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
+    ag_ui,
     artifacts,
     breakers,
     catalogue,
@@ -143,6 +144,7 @@ def application(
     errors.install(app)
     for part in (
         chat,
+        ag_ui,
         workflows,
         plan,
         history,
