@@ -14,8 +14,8 @@ from services.executor.attempts import RULES, Policy, Rule
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.claims import STILL, Claims
-from services.executor.handlers import Executor, Places
 from services.executor.deltas import Streams
+from services.executor.handlers import Executor, Places
 from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
 from services.executor.providers import JobProvider, Provider
