@@ -1,5 +1,5 @@
 // Follows a run and prints its answers as they are written: node examples/follow.mjs "Why is the sky blue?"
-// Works in browsers too, where `new EventSource(url)` does the reconnecting by itself.
+// In a browser `new EventSource(url)` does the reading and the reconnecting by itself.
 //
 //   SEGUE_URL      where the gateway is (http://127.0.0.1:8000)
 //   SEGUE_API_KEY  a key, where the gateway wants one

@@ -107,6 +107,7 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
     async with stage() as (http, _):
         described = (await http.get("/openapi.json")).json()
         assert set(described["paths"]) == {
+            "/ag-ui",
             "/chat",
             "/workflow",
             "/plan",

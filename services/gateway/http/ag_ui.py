@@ -35,6 +35,7 @@ router = routes("chat")
 _SAID: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}},
     422: {"model": Failure},
+    429: {"model": Failure},
     503: {"model": Failure},
 }
 
