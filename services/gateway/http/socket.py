@@ -69,7 +69,7 @@ class Line:
         """Send one message. Raises `Gone`."""
         said = {"type": kind, **({} if mark is None else {"id": mark}), **fields}
         try:
-            async with asyncio.timeout(STALLED_S), self._turn:
+            async with self._turn, asyncio.timeout(STALLED_S):
                 await self.socket.send_text(to_json(said).decode())
         except (TimeoutError, RuntimeError, WebSocketDisconnect, OSError) as error:
             raise Gone from error
