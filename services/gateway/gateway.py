@@ -7,6 +7,7 @@ from time import monotonic
 from starlette.requests import Request
 
 from services.gateway.births import Birth
+from services.gateway.callbacks import CallbackDoor
 from services.gateway.listings import Listings
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
@@ -40,6 +41,7 @@ class Gateway:
     prices: PriceBook
     book: TemplateBook
     schedules: Schedules
+    callbacks: CallbackDoor
     health: Health
     projector: Projector | None
     """Keeps the history; None where it is off."""
