@@ -14,11 +14,14 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from services.gateway.bounds import Bounds
+from services.gateway.callbacks import CallbackDoor
+from services.gateway.door import Door
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
     artifacts,
     breakers,
+    callbacks,
     catalogue,
     chat,
     described,
@@ -77,6 +80,7 @@ def application(
     offering: Offering | None = None,
     keeping: Keeping | None = None,
     prices: PriceBook | None = None,
+    called_back: CallbackDoor | None = None,
     drain_s: float = DRAIN_S,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
@@ -97,11 +101,13 @@ def application(
             prices=prices or PriceBook(),
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
+            callbacks=called_back or CallbackDoor(),
             health=service.health,
             projector=projector,
             started_at=monotonic(),
         )
-        closing = []
+        door = Door(bus.client, gateway)
+        closing = [door.close]
         if live is not None and offering is not None:
             live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
             await live.start()
@@ -109,6 +115,7 @@ def application(
         if projector is not None:
             await projector.start()
             closing.append(projector.stop)
+        await door.open()
         return Work(close=closing)
 
     service = Service(NAME, nats_url, assemble)
@@ -145,6 +152,7 @@ def application(
         unknown_attempts,
         runs,
         run_events,
+        callbacks,
         templates,
         schedules,
         breakers,
@@ -216,6 +224,7 @@ def main() -> None:
         offering=Offering(configuration, environment),
         keeping=keeping,
         prices=prices,
+        called_back=CallbackDoor(environment.callback_secrets, environment.allowed_networks),
     )
     serve(
         app,
