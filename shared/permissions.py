@@ -14,6 +14,7 @@ from shared.topology import (
     CATEGORIZER,
     EVENTS,
     EXECUTOR,
+    EXECUTOR_RECONCILE,
     FINISHER,
     FINISHER_ANSWERS,
     FINISHER_CALLBACKS,
@@ -57,7 +58,7 @@ FEEDS: Final[Mapping[str, tuple[Feed, ...]]] = {
     "planner": (
         *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_SCHEDULES, PLANNER_APPROVALS, PLANNER_SETTLED,
     ),
-    "executor": tuple(feed for lane in Lane for feed in EXECUTOR[lane]),
+    "executor": (*(feed for lane in Lane for feed in EXECUTOR[lane]), EXECUTOR_RECONCILE),
     "finisher": (*FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_CALLBACKS, FINISHER_ANSWERS),
 }  # fmt: skip
 """What each service takes."""
@@ -75,7 +76,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway": ("request.*.*", "workflow.*.*.*", "timer.*", "control.*.*.*", "schedule.*.*", "callback.*.*"),
     "categorizer": ("call.>", "workflow.*.*.*", "finish.*.*", "timer.*"),
     "planner": ("call.>", "finish.*.*", "begin.*.*", "timer.*", "tasktimer.*.*", "schedule.*.*", "workflow.*.*.*"),
-    "executor": ("call.>", "wait.>", "finish.*.*", "grant.*.*"),
+    "executor": ("call.>", "wait.>", "inquiry.>", "finish.*.*", "grant.>"),
     "finisher": ("call.>", "finish.*.*", "callback.*.*", "callbackwait.*.*"),
 }
 """What each service sends."""
@@ -84,7 +85,7 @@ _SAYS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway": (),
     "categorizer": (),
     "planner": ("cancel.*.*",),
-    "executor": ("token.*.*.*", "working.*.*"),
+    "executor": ("token.*.*.*", "working.*.*", "limitwait.*.*.*"),
     "finisher": ("cancel.*.*",),
 }
 """What each service says without its being kept."""
@@ -93,7 +94,7 @@ _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway": ("live.>", "token.*.*.*", "door.*.>"),
     "categorizer": ("live.>",),
     "planner": ("live.>",),
-    "executor": ("live.>", "cancel.*.*", "working.*.*"),
+    "executor": ("live.>", "cancel.*.*", "working.*.*", "limitwait.*.*.*"),
     "finisher": ("live.>",),
 }
 

@@ -7,6 +7,7 @@ from shared.contracts.callbacks import CallbackSettled
 from shared.contracts.events import (
     ApprovalAsked,
     ApprovalDecided,
+    AttemptReconciled,
     AttemptStarted,
     CallSettled,
     CallWrittenOff,
@@ -30,6 +31,7 @@ FACTS: Final[Mapping[str, type[Message]]] = {
     "hold.{number}": RunHeld,
     "call.{purpose}.{call}.attempt.{attempt}": AttemptStarted,
     "call.{purpose}.{call}.attempt.{attempt}.job": JobSubmitted,
+    "call.{purpose}.{call}.attempt.{attempt}.reconciled": AttemptReconciled,
     "call.{purpose}.{call}.settled": CallSettled,
     "call.{purpose}.{call}.late": CallWrittenOff,
     "ended": RunEnded,

@@ -72,6 +72,7 @@ def test_every_fact_of_a_run_is_in_it() -> None:
         facts.accepted, facts.category, facts.plan, facts.ended, facts.expanded("T"), facts.asked("T"),
         facts.approval("T"), facts.hold(1), facts.callback(1), facts.late(Purpose.TASK, "C"),
         facts.attempt(Purpose.TASK, "C", 1), facts.job(Purpose.TASK, "C", 1), facts.settled(Purpose.TASK, "C"),
+        facts.reconciled(Purpose.TASK, "C", 1),
     ]  # fmt: skip
     values = {"{task}": "T", "{number}": "1", "{attempt}": "1", "{purpose}": "task", "{call}": "C"}
     named = {".".join(values.get(token, token) for token in fact.split(".")) for fact in FACTS}
