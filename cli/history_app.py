@@ -45,13 +45,14 @@ async def _rebuild(environment: Any, *, from_nothing: bool) -> int:
 
     import nats
 
+    from cli.bus_users import url_of
     from shared.bus.connection import open_bus
     from shared.history.projector import Projector
     from shared.history.store import History
 
     history = History(environment.history_url)
     client = await nats.connect(
-        [part.strip() for part in environment.nats_url.split(",")], allow_reconnect=False, connect_timeout=5
+        [part.strip() for part in url_of(environment).split(",")], allow_reconnect=False, connect_timeout=5
     )
     try:
         projector = Projector(await open_bus(client), history, runs_days=36_500, calls_days=36_500)

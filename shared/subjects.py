@@ -94,6 +94,16 @@ def deadline(run_id: str) -> str:
     return f"{ROOT}.deadline.{run_id}"
 
 
+def callback(tenant: str, run_id: str) -> str:
+    """Of `DeliverCallback` that is due; read by the finisher."""
+    return f"{ROOT}.callback.{tenant}.{run_id}"
+
+
+def callback_wait(tenant: str, run_id: str) -> str:
+    """Of a delivery that was put back: a scheduled message that targets `callback`."""
+    return f"{ROOT}.callbackwait.{tenant}.{run_id}"
+
+
 def dead(service: str) -> str:
     """Of messages that a service buried, with the reason in a header."""
     return f"{ROOT}.dead.{service}"
@@ -142,6 +152,10 @@ class Facts:
 
     def hold(self, number: int) -> str:
         return f"{self.prefix}.hold.{number}"
+
+    def callback(self, number: int) -> str:
+        """What became of a delivery of the answer to its callback's URL."""
+        return f"{self.prefix}.callback.{number}"
 
     def late(self, purpose: Purpose, name: str) -> str:
         """What a call cost although somebody else had settled it."""
@@ -223,6 +237,17 @@ def cancelled(subject: str) -> tuple[str, str]:
     """Return (tenant, run) of a subject made by `cancel`."""
     _, _, tenant, run_id = subject.split(".", 3)
     return tenant, run_id
+
+
+def door(tenant: str, *said: str) -> str:
+    """Of what an outside system asks: imported by its account, so that the tenant is not its own to choose."""
+    return ".".join((ROOT, "door", tenant, *said))
+
+
+def asked_of(subject: str) -> tuple[str, tuple[str, ...]]:
+    """Return (tenant, what is asked) of a subject made by `door`."""
+    _, _, tenant, *said = subject.split(".")
+    return tenant, tuple(said)
 
 
 def grant(limit: str, window: str, tenant: str, priority: str) -> str:

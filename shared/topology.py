@@ -138,6 +138,7 @@ EXECUTOR_RECONCILE = Feed(CALLS, "executor-reconcile", f"{ROOT}.reconcile.>")
 FINISHER = _by_priority(FINISHES, "finisher", f"{ROOT}.finish.{{p}}.*")
 FINISHER_CANCELS = Feed(FINISHES, "finisher-cancels", f"{ROOT}.control.*.*.{Verb.CANCEL}")
 FINISHER_DEADLINES = Feed(FINISHES, "finisher-deadlines", f"{ROOT}.deadline.*")
+FINISHER_CALLBACKS = Feed(FINISHES, "finisher-callbacks", f"{ROOT}.callback.*.*")
 FINISHER_ANSWERS = Feed(EVENTS, "finisher-answers", f"{ROOT}.event.*.*.call.{Purpose.ANSWER}.*.settled", from_log=True)
 
 
@@ -147,7 +148,8 @@ def feeds() -> tuple[Feed, ...]:
     return (
         *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_SCHEDULES,
         PLANNER_APPROVALS, PLANNER_SETTLED,
-        *calls, EXECUTOR_RECONCILE, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
+        *calls, EXECUTOR_RECONCILE,
+        *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_CALLBACKS, FINISHER_ANSWERS,
     )  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         StreamConfig(
             name=FINISHES,
-            description="runs to begin, to control and to end, and the deadlines of what has not",
+            description="runs to begin, to control and to end, deadlines of what has not, answers to call back with",
             subjects=[
                 f"{ROOT}.finish.*.*",
                 f"{ROOT}.deadline.*",
@@ -197,6 +199,8 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
                 f"{ROOT}.due.>",
                 f"{ROOT}.tasktimer.*.*",
                 f"{ROOT}.schedule.*.*",
+                f"{ROOT}.callback.*.*",
+                f"{ROOT}.callbackwait.*.*",
             ],
             **scheduled,
         ),

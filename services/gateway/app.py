@@ -14,12 +14,15 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from services.gateway.bounds import Bounds
+from services.gateway.callbacks import CallbackDoor
+from services.gateway.door import Door
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
     ag_ui,
     artifacts,
     breakers,
+    callbacks,
     catalogue,
     chat,
     described,
@@ -80,6 +83,7 @@ def application(
     offering: Offering | None = None,
     keeping: Keeping | None = None,
     prices: PriceBook | None = None,
+    called_back: CallbackDoor | None = None,
     drain_s: float = DRAIN_S,
     origins: Origins | None = None,
 ) -> ASGIApp:
@@ -101,12 +105,14 @@ def application(
             prices=prices or PriceBook(),
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
+            callbacks=called_back or CallbackDoor(),
             health=service.health,
             origins=origins or Origins(),
             projector=projector,
             started_at=monotonic(),
         )
-        closing = []
+        door = Door(bus.client, gateway)
+        closing = [door.close]
         if live is not None and offering is not None:
             live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
             await live.start()
@@ -114,6 +120,7 @@ def application(
         if projector is not None:
             await projector.start()
             closing.append(projector.stop)
+        await door.open()
         return Work(close=closing)
 
     service = Service(NAME, nats_url, assemble)
@@ -151,6 +158,7 @@ def application(
         unknown_attempts,
         runs,
         run_events,
+        callbacks,
         templates,
         schedules,
         breakers,
@@ -225,6 +233,7 @@ def main() -> None:
         keeping=keeping,
         prices=prices,
         origins=origins,
+        called_back=CallbackDoor(environment.callback_secrets, environment.allowed_networks),
     )
     serve(
         app,

@@ -7,6 +7,7 @@ from time import monotonic
 from starlette.requests import HTTPConnection
 
 from services.gateway.births import Birth
+from services.gateway.callbacks import CallbackDoor
 from services.gateway.listings import Listings
 from services.gateway.origins import Origins
 from services.gateway.runs import Heard, Runs
@@ -41,6 +42,7 @@ class Gateway:
     prices: PriceBook
     book: TemplateBook
     schedules: Schedules
+    callbacks: CallbackDoor
     health: Health
     origins: Origins
     """Of the web pages that may open a WebSocket."""

@@ -14,6 +14,7 @@ from shared.bus.live import Live
 from shared.bus.log import Log
 from shared.bus.objects import Objects
 from shared.bus.payloads import Payloads
+from shared.permissions import INBOX
 from shared.topology import ARTIFACTS, BREAKERS, CACHE, LIMITS, REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
@@ -39,6 +40,7 @@ def options(url: str, name: str, *, reconnected: Callable[[], Awaitable[None]]) 
     return {
         "servers": [part.strip() for part in url.split(",")],
         "name": name,
+        "inbox_prefix": f"{INBOX}{name.removeprefix('segue-')}",
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.1,
         "connect_timeout": 2,

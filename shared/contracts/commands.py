@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from shared.contracts.callbacks import Callback
 from shared.contracts.ids import CallName, Category, Lane, Purpose, RunId, TenantId, Verb
 from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import TaskConfig, Workflow
@@ -97,6 +98,7 @@ class SubmitRequest(Message):
     request: ChatRequest
     source: Literal["gateway", "bus"] = "bus"
     lineage: Lineage | None = None
+    callback: Callback | None = None
 
 
 class PlanRun(Message):
@@ -113,6 +115,7 @@ class PlanRun(Message):
     source: Literal["gateway", "categorizer", "bus"] = "bus"
     """Who wrote it: a run that comes by the bus gets its deadline from the planner."""
     lineage: Lineage | None = None
+    callback: Callback | None = None
     plan_only: bool = False
     """The run ends with its plan; nothing of it is carried out."""
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from shared.contracts.callbacks import Callback
 from shared.contracts.commands import (
     ChatRequest,
     FailedAttempt,
@@ -25,6 +26,8 @@ class RunAccepted(Message):
     request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
     by: Literal["categorizer", "planner"]
     lineage: Lineage | None = None
+    callback: Callback | None = None
+    """Where the answer is POSTed; None: nowhere."""
 
     def outline(self) -> "RunAccepted":
         return self.model_copy(update={"request": self.request.outline()})

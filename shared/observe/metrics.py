@@ -104,6 +104,11 @@ LOOP_LAG_SECONDS = Gauge("segue_event_loop_lag_seconds", "How late the event loo
 # Schedules. `failed`: a template is gone, or its parameters do not fit any more; see `segue schedules ls`.
 SCHEDULES_FIRED = Counter("segue_schedules_fired_total", "Schedules whose time came, by outcome.", ["outcome"])
 
+# Callbacks. `given_up` or `failed` rising: somebody's receiver is down or refuses; `segue runs show` says why.
+CALLBACKS = Counter(
+    "segue_callbacks_total", "Answers POSTed to callers: delivered, failed, deferred, given_up.", ["outcome"]
+)
+
 # The history: a projection of the log in SQL. Failures: lists and sums are behind, runs are not.
 HISTORY_FACTS = Counter("segue_history_facts_total", "Facts of the log taken into the history.")
 HISTORY_FAILURES = Counter("segue_history_failures_total", "Times that the history could not be brought up to date.")

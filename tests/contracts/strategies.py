@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from shared.contracts import cache, commands, events, health, hints, registry
+from shared.contracts import cache, callbacks, commands, events, health, hints, registry
 from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
 from shared.contracts.workflow import Approval, ForEach, Queue, Task, TaskConfig, Workflow
@@ -109,6 +109,10 @@ REQUESTS = CHATS | st.builds(
     template=maybe(TEXTS),
     template_version=maybe(ORDINALS),
     schedule=maybe(TEXTS),
+)
+CALLBACKS = st.builds(callbacks.Callback, url=st.from_regex(r"https://[a-z]{1,9}/[a-z?=&]{0,9}", fullmatch=True))
+TRIED = st.builds(
+    callbacks.CallbackAttempt, at=TIMES, took_s=AMOUNTS, status=maybe(st.integers(100, 599)), problem=maybe(TEXTS)
 )
 FAILED = st.builds(
     commands.FailedAttempt,
@@ -236,6 +240,27 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         written_at=TIMES,
         by=TEXTS,
     ),
+    callbacks.DeliverCallback: st.builds(
+        callbacks.DeliverCallback,
+        run=RUNS,
+        callback=CALLBACKS,
+        number=ORDINALS,
+        begun_at=TIMES,
+        tried=some(TRIED),
+        deferred=COUNTS,
+        hurried=st.booleans(),
+    ),
+    callbacks.CallbackSettled: st.builds(
+        callbacks.CallbackSettled,
+        run=RUNS,
+        number=ORDINALS,
+        url=TEXTS,
+        outcome=st.sampled_from(["delivered", "given_up"]),
+        reason=maybe(TEXTS),
+        message_id=TEXTS,
+        attempts=some(TRIED),
+        settled_at=TIMES,
+    ),
     registry.TemplateVersion: st.builds(
         registry.TemplateVersion,
         tenant=TOKENS,
@@ -274,7 +299,11 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         seq=COUNTS,
     ),
     commands.SubmitRequest: st.builds(
-        commands.SubmitRequest, run=RUNS, request=CHATS, source=st.sampled_from(["gateway", "bus"])
+        commands.SubmitRequest,
+        run=RUNS,
+        request=CHATS,
+        source=st.sampled_from(["gateway", "bus"]),
+        callback=maybe(CALLBACKS),
     ),
     commands.PlanRun: st.builds(
         commands.PlanRun,
@@ -283,6 +312,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         history=some(CHAT_MESSAGES),
         spent=SPENTS,
         source=st.sampled_from(["gateway", "categorizer", "bus"]),
+        callback=maybe(CALLBACKS),
     ),
     commands.ExecuteCall: st.builds(
         commands.ExecuteCall,
@@ -313,7 +343,11 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
     commands.DeadlinePassed: st.builds(commands.DeadlinePassed, run=RUNS),
     commands.CancelRun: st.builds(commands.CancelRun, run_id=TOKENS, reason=TEXTS),
     events.RunAccepted: st.builds(
-        events.RunAccepted, run=RUNS, request=REQUESTS, by=st.sampled_from(["categorizer", "planner"])
+        events.RunAccepted,
+        run=RUNS,
+        request=REQUESTS,
+        by=st.sampled_from(["categorizer", "planner"]),
+        callback=maybe(CALLBACKS),
     ),
     events.RunCategorized: st.builds(
         events.RunCategorized,

@@ -76,6 +76,11 @@ KINDS_OF = {
     "planner.recorded": ("workflow", "expansion", "approval", "paused"),
     "planner.schedule.begun": (),  # of the clock, not of a request: see test_schedules
     "finisher.place_left": ("workflow",),
+    "finisher.callback.begun": (),  # of requests with a callback: see test_callbacks
+    "finisher.callback.taken": (),
+    "finisher.callback.sent": (),
+    "finisher.callback.put_back": (),
+    "finisher.callback.settled": (),
     "finisher.presenting": ("orchestrated",),
     "executor.scheduled": ("limited",),
     "executor.inquired": ("cut",),

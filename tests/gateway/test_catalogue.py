@@ -118,7 +118,7 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/runs/{run_id}",
             *(
                 f"/runs/{{run_id}}/{part}"
-                for part in ("timeline", "events", "graph", "outputs/{name}", "retry", "fork")
+                for part in ("timeline", "events", "graph", "outputs/{name}", "retry", "fork", "callback")
             ),
             *(f"/runs/{{run_id}}/{verb}" for verb in Verb),
             "/session/{session_id}",

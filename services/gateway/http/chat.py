@@ -11,6 +11,7 @@ from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import begun, in_background_by, respond
 from services.gateway.http.answers import to_chat
 from services.gateway.http.bodies import parsed
+from services.gateway.http.callbacks import callback_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import identity_of
 from services.gateway.http.models import BegunAnswer, ChatAnswer, ChatBody, Failure, RunFailure
@@ -79,4 +80,5 @@ def birth_of(identity: Identity, asked: ChatBody, gateway: Gateway) -> Birth:
         priority=asked.priority,
         now=datetime.now(UTC),
         timeout_s=asked.timeout_s or gateway.listings.timeout_s,
+        callback=callback_of(gateway, identity.tenant, asked.callback_url),
     )

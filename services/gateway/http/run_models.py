@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeInt
 
 from services.gateway.http.models import Body, ErrorBody
+from shared.contracts.callbacks import CallbackAttempt
 from shared.contracts.commands import Edit
 from shared.contracts.events import Failure
 from shared.contracts.ids import Category
@@ -84,6 +85,24 @@ class Ledger(Body):
     saved_usd: float
 
 
+class DeliveryView(Body):
+    """One delivery of the answer to the callback's URL."""
+
+    number: int
+    state: Literal["waiting", "delivered", "given_up"]
+    reason: str | None = Field(default=None, description="Why it was given up.")
+    message_id: str | None = Field(default=None, description="The `webhook-id` that the receiver got.")
+    attempts: list[CallbackAttempt]
+    settled_at: AwareDatetime | None = None
+
+
+class CallbackView(Body):
+    """Where the answer is POSTed, and what has become of that."""
+
+    url: str
+    deliveries: list[DeliveryView] = Field(description="Oldest first; none before the run has ended.")
+
+
 class RunView(Body):
     """A run, as the log has it now."""
 
@@ -108,6 +127,7 @@ class RunView(Body):
     ledger: Ledger
     error: ErrorBody | None
     failure: Failure | None
+    callback: CallbackView | None = None
 
 
 class Span(Body):

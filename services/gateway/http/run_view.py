@@ -9,6 +9,8 @@ from services.gateway.http.answers import difference
 from services.gateway.http.models import ErrorBody
 from services.gateway.http.run_models import (
     AttemptView,
+    CallbackView,
+    DeliveryView,
     Ledger,
     RunState,
     RunView,
@@ -71,7 +73,29 @@ def view(run: Chronicle) -> RunView:
         ledger=ledger(run),
         error=_error(fault),
         failure=ended.failure if ended is not None else None,
+        callback=callback_of(run),
     )
+
+
+def callback_of(run: Chronicle) -> CallbackView | None:
+    """Return where a run's answer is POSTed and what has become of that; None: nowhere."""
+    if run.accepted.callback is None:
+        return None
+    deliveries = [
+        DeliveryView(
+            number=number,
+            state=one.outcome,
+            reason=one.reason,
+            message_id=one.message_id,
+            attempts=list(one.attempts),
+            settled_at=one.settled_at,
+        )
+        for number, one in sorted(run.callbacks.items())
+    ]
+    going = run.calling_back
+    if going is not None and going.number not in run.callbacks:
+        deliveries.append(DeliveryView(number=going.number, state="waiting", attempts=list(going.tried)))
+    return CallbackView(url=run.accepted.callback.url, deliveries=deliveries)
 
 
 def graph_of(run: Chronicle) -> Graph | None:
