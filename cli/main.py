@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.breakers_app import app as breakers
+from cli.bus_app import app as bus
 from cli.history_app import app as history
 from cli.history_app import usage
 from cli.models_app import models, providers
@@ -75,6 +76,7 @@ app.add_typer(schedules, name="schedules")
 app.add_typer(breakers, name="breakers")
 app.add_typer(models, name="models")
 app.add_typer(providers, name="providers")
+app.add_typer(bus, name="bus")
 app.command()(usage)
 app.command("costs", help="The same as `usage`.")(usage)
 
@@ -292,6 +294,15 @@ def simulate(
     except (PortTaken, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+
+
+@app.command("callback-secret")
+def callback_secret() -> None:
+    """Print a fresh secret for SEGUE_CALLBACK_SECRETS, which callbacks are signed with."""
+    import base64
+    import secrets
+
+    typer.echo("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
 
 
 @app.command()

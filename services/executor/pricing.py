@@ -18,8 +18,9 @@ from shared.prices import IMAGE_TOKENS, PriceBook
 ANSWER_TOKENS: Final = 4_096
 """Of an answer that nothing bounds: what providers stop at where they are told nothing."""
 
-
 MOST_IMAGES: Final = 64
+MOST_RATIO: Final = 6.0
+FORGETS: Final = 0.02
 
 
 def priced(
@@ -55,6 +56,18 @@ def most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
     if call.parameters is not None and call.parameters.tools:
         told += estimated_tokens(to_json(call.parameters.tools).decode())
     return told, answer
+
+
+def learned(ratio: float, estimated: int, told: int) -> float:
+    """Return how many tokens a model counts where we estimate one, after another prompt of which it has told.
+
+    Up at once and down slowly: a text in another language than English has more, and the next may be one too. Never
+    under 1, and bounded.
+    """
+    if not estimated or not told:
+        return ratio
+    seen = told / estimated
+    return min(MOST_RATIO, max(1.0, seen, ratio + (seen - ratio) * FORGETS))
 
 
 def tokens_taken(outcome: Answered | Failed | MediaJob) -> int | None:

@@ -94,6 +94,7 @@ SILENCE: Final = Verdict("resource", "silence")
 DEADLINE: Final = Verdict("resource", "deadline", repeat=False)
 CANCELLED: Final = Verdict("logical", "cancelled", repeat=False)
 RUN_ENDED: Final = Verdict("logical", "run_ended", repeat=False)
+CLAIM_LAPSED: Final = Verdict("logical", "claim_lapsed", repeat=False)
 LIMIT_REACHED: Final = Verdict("transient", "limit_reached", repeat=False)
 BREAKER_OPEN: Final = Verdict("transient", "breaker_open", repeat=False)
 NO_PROVIDER: Final = Verdict("persistent", "no_provider", repeat=False)
@@ -216,6 +217,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "past the run's deadline": DEADLINE,
         "run cancelled": CANCELLED,
         "run ended": RUN_ENDED,
+        "call settled by others meanwhile": CLAIM_LAPSED,
         "our own limit until past the deadline": LIMIT_REACHED,
         "model left alone, and all that stand in": BREAKER_OPEN,
         "no provider for the role": NO_PROVIDER,

@@ -14,11 +14,15 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from services.gateway.bounds import Bounds
+from services.gateway.callbacks import CallbackDoor
+from services.gateway.door import Door
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
+    ag_ui,
     artifacts,
     breakers,
+    callbacks,
     catalogue,
     chat,
     described,
@@ -31,7 +35,9 @@ from services.gateway.http import (
     runs,
     schedules,
     sessions,
+    socket,
     templates,
+    unknown_attempts,
     workflows,
 )
 from services.gateway.http.body_cap import BodyCap
@@ -41,6 +47,7 @@ from services.gateway.http.openai import embeddings as openai_embeddings
 from services.gateway.http.openai import responses as openai_responses
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
+from services.gateway.origins import Origins
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
 from shared import version
@@ -79,7 +86,9 @@ def application(
     offering: Offering | None = None,
     keeping: Keeping | None = None,
     prices: PriceBook | None = None,
+    called_back: CallbackDoor | None = None,
     drain_s: float = DRAIN_S,
+    origins: Origins | None = None,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
     waiting = Waiting(bounds.waiting)
@@ -99,11 +108,14 @@ def application(
             prices=prices or PriceBook(),
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
+            callbacks=called_back or CallbackDoor(),
             health=service.health,
+            origins=origins or Origins(),
             projector=projector,
             started_at=monotonic(),
         )
-        closing = []
+        door = Door(bus.client, gateway)
+        closing = [door.close]
         if live is not None and offering is not None:
             live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
             await live.start()
@@ -111,6 +123,7 @@ def application(
         if projector is not None:
             await projector.start()
             closing.append(projector.stop)
+        await door.open()
         return Work(close=closing)
 
     service = Service(NAME, nats_url, assemble)
@@ -141,17 +154,21 @@ def application(
     errors.install(app)
     for part in (
         chat,
+        ag_ui,
         workflows,
         plan,
         history,
+        unknown_attempts,
         runs,
         run_events,
+        callbacks,
         templates,
         schedules,
         breakers,
         model_registry,
         artifacts,
         sessions,
+        socket,
         catalogue,
         probes,
         openai_chat,
@@ -208,6 +225,7 @@ def main() -> None:
     try:
         environment = Environment.read(os.environ)
         bounds = Bounds.read(os.environ)
+        origins = Origins.read(os.environ)
         configuration = load().configuration
         prices = PriceBook.read(environment.prices)
         keeping = Keeping.read(environment, configuration.orchestration.state_retention_days)
@@ -220,6 +238,8 @@ def main() -> None:
         offering=Offering(configuration, environment),
         keeping=keeping,
         prices=prices,
+        origins=origins,
+        called_back=CallbackDoor(environment.callback_secrets, environment.allowed_networks),
     )
     serve(
         app,

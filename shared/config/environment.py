@@ -1,6 +1,8 @@
 """What the environment says: where things are, and the secrets. One meaning a variable, everywhere."""
 
+import base64
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final, TypeVar
 from pydantic import SecretStr
 
 from shared.config.errors import ConfigInvalid, Problem
+from shared.contracts.ids import TOKEN_PATTERN
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 T = TypeVar("T")
@@ -65,6 +68,12 @@ class Environment:
     allowed_networks: tuple[Network, ...] = ()
     """SEGUE_ALLOWED_NETWORKS: networks of your own, such as 10.1.0.0/16, from which images may be fetched and to which
     callbacks may go, with commas between; unset: public addresses alone."""
+    callback_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    """SEGUE_CALLBACK_SECRETS: what callbacks are signed with, by tenant, newest first:
+    `default=whsec_… whsec_…,acme=whsec_…`; a tenant without one gets no callbacks."""
+    bus_tenants: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """SEGUE_BUS_TENANTS: outside systems that `segue up` lets in over its embedded NATS server, each in an account of
+    its own: `acme=a-password,other=…`, the user is called like the tenant; see docs/bus.md."""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """All of them: the keys of `providers` have names of their own."""
 
@@ -97,6 +106,8 @@ class Environment:
             simulator_url=take("SEGUE_SIMULATOR_URL", _url, None),
             simulator_port=take("SEGUE_SIMULATOR_PORT", _port, 8200),
             allowed_networks=take("SEGUE_ALLOWED_NETWORKS", _networks, ()),
+            bus_tenants=take("SEGUE_BUS_TENANTS", _tenants, {}),
+            callback_secrets=take("SEGUE_CALLBACK_SECRETS", _secrets, {}),
             variables=dict(env),
         )
         if take.problems:
@@ -138,7 +149,7 @@ class _Taker:
         try:
             return read(text)
         except _Wrong as wrong:
-            found = "a value that is not shown" if read is _key else repr(text)
+            found = "a value that is not shown" if read in (_key, _secrets, _tenants) else repr(text)
             self.problems.append(Problem(name, found, str(wrong)))
             return default
 
@@ -205,6 +216,35 @@ def _networks(text: str) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
     except ValueError as error:
         raise _Wrong("networks such as 10.1.0.0/16 or fd00::/8, with commas between") from error
+
+
+def _secrets(text: str) -> Mapping[str, tuple[bytes, ...]]:
+    found: dict[str, tuple[bytes, ...]] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        tenant, _, secrets = entry.partition("=")
+        try:
+            read = tuple(base64.b64decode(one.removeprefix("whsec_"), validate=True) for one in secrets.split())
+        except ValueError:
+            read = ()
+        known = re.fullmatch(TOKEN_PATTERN.removesuffix("$"), tenant.strip()) is not None
+        if not known or not read or any(not 24 <= len(one) <= 64 for one in read):
+            raise _Wrong(
+                "tenant=whsec_…, several secrets of a tenant with spaces between, tenants with commas; a secret is 24 "
+                "to 64 random bytes in base64 (`segue callback-secret` makes one)"
+            )
+        found[tenant.strip()] = read
+    return found
+
+
+def _tenants(text: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        tenant, _, password = entry.partition("=")
+        known = re.fullmatch(TOKEN_PATTERN.removesuffix("$"), tenant) is not None
+        if not known or re.fullmatch(r"[!-~]{8,200}", password) is None or tenant in found:
+            raise _Wrong("tenant=password, each tenant once, with commas between; a password has 8 or more characters")
+        found[tenant] = password
+    return found
 
 
 def _key(text: str) -> SecretStr:

@@ -125,9 +125,10 @@ def written_down() -> list[tuple[str, str]]:
 READ_BY_ONE_SERVICE = {
     "SEGUE_MAX_BODY_BYTES",
     "SEGUE_MAX_WAITING",
+    "SEGUE_CORS_ORIGINS",
     *(f"SEGUE_EXECUTOR_PLACES_{lane.name}" for lane in Lane),
 }
-"""Sizes of a single service, read in its own `app.py`."""
+"""What concerns a single service, read in its own `app.py`."""
 
 
 def test_the_example_has_every_variable_with_its_default() -> None:

@@ -10,6 +10,7 @@ import uvicorn
 from services.gateway.app import application
 from services.gateway.bounds import Bounds
 from services.gateway.listings import Listings, OfferedModel
+from services.gateway.origins import Origins
 from shared.config.operation import WorkflowLimits
 from shared.config.templates import Parameter, Template
 from shared.contracts.workflow import Queue, Task
@@ -52,9 +53,11 @@ def listings(timeout_s: float = 20) -> Listings:
 
 
 @asynccontextmanager
-async def serving(url: str, *, timeout_s: float = 20, **bounds: int) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    url: str, *, timeout_s: float = 20, origins: Origins | None = None, **bounds: int
+) -> AsyncIterator[httpx.AsyncClient]:
     """Serve one gateway; yields a client for it."""
-    app = application(url, listings(timeout_s), Bounds(**bounds))
+    app = application(url, listings(timeout_s), Bounds(**bounds), origins=origins)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="on", log_config=None, access_log=False)
     config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)

@@ -6,14 +6,11 @@ and the end has the whole text.
 """
 
 import asyncio
-import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from nats.aio.msg import Msg
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,16 +20,19 @@ from services.gateway.http.errors import said_of
 from services.gateway.http.openai.failures import Failing, of_detail
 from services.gateway.http.sse import ACKNOWLEDGE, Gone, Wire, watch_caller
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
+from services.gateway.texts import Said, Texts
 from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.errors import BusError
+from shared.bus.hearing import Ear
 from shared.bus.jetstream import Stored
 from shared.contracts.events import CallSettled, RunCategorized, RunEnded, RunPlanned
 from shared.contracts.ids import Purpose
 from shared.contracts.message import Run, Unreadable
 from shared.observe.logs import bound
 from shared.topology import EVENTS
+from shared.transcript import Piece, Restart
 
 log = logging.getLogger("segue.gateway")
 
@@ -84,7 +84,8 @@ class Place:
     steps: bool
     """Whether what is done before the answer is told."""
     seq: int = 0
-    answering: bool = False
+    speaking: str | None = None
+    """The call whose text is the answer, once it was claimed."""
     ended: RunEnded | None = None
 
 
@@ -96,12 +97,12 @@ async def tell(bus: Bus, teller: Teller, place: Place, stored: Stored) -> bytes:
             return teller.step(await decode(stored, RunCategorized))
         case ["plan"] if place.steps:
             return teller.step(await decode(stored, RunPlanned))
-        case ["call", Purpose.TASK, _, "settled"] if place.steps and not place.answering:
+        case ["call", Purpose.TASK, _, "settled"] if place.steps and place.speaking is None:
             return teller.step(await decode(stored, CallSettled))
-        case ["call", Purpose.DECISION, "acknowledge", "settled"] if place.steps and not place.answering:
+        case ["call", Purpose.DECISION, "acknowledge", "settled"] if place.steps and place.speaking is None:
             return teller.step(await decode(stored, CallSettled))
-        case ["call", _, call, "attempt", _] if call in SPEAKING and not place.answering:
-            place.answering = True
+        case ["call", _, call, "attempt", _] if call in SPEAKING and place.speaking is None:
+            place.speaking = call
             return teller.answering()
         case ["ended"]:
             place.ended = await bus.log.decode(stored, RunEnded)
@@ -123,22 +124,23 @@ class Following(Response):
     ) -> None:
         super().__init__()
         self._gateway, self._run, self._teller, self._birth = gateway, run, teller, birth
-        self._steps, self._said = steps, headers
+        self._steps, self._more = steps, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, run, wire = self._gateway, self._run, Wire(send)
         live = subjects.live(run.tenant, run.run_id)
-        heard_on = [live.ended, *(subjects.token(run.tenant, run.run_id, call) for call in sorted(SPEAKING))]
+        spoken = [subjects.token(run.tenant, run.run_id, call) for call in sorted(SPEAKING)]
+        hints = [live.ended]
         if self._steps:
-            heard_on += [live.category, live.plan, live.settled(Purpose.DECISION, ACKNOWLEDGE)]
-            heard_on.append(live.settled(Purpose.TASK, "*"))
+            hints += [live.category, live.plan, live.settled(Purpose.DECISION, ACKNOWLEDGE)]
+            hints.append(live.settled(Purpose.TASK, "*"))
         try:
-            async with gateway.waiting.place(), gateway.bus.live.listen(*heard_on) as queue:
+            async with gateway.waiting.place(), gateway.bus.hearing.listen(*spoken, hints=hints) as ear:
                 with bound(run_id=run.run_id):
                     past = await self._born()
-                    watch = asyncio.create_task(watch_caller(receive, wire, queue))
+                    watch = asyncio.create_task(watch_caller(receive, wire, ear))
                     try:
-                        await self._tell(wire, queue, past)
+                        await self._tell(wire, ear, past)
                     finally:
                         watch.cancel()
         except Stopping as error:
@@ -157,11 +159,11 @@ class Following(Response):
             await self._gateway.runs.bear(self._birth)
         return past
 
-    async def _tell(self, wire: Wire, queue: "asyncio.Queue[Msg | None]", past: Past) -> None:
-        await wire.begin(replayed=past.ended is not None, more=self._said)
+    async def _tell(self, wire: Wire, ear: Ear, past: Past) -> None:
+        await wire.begin(replayed=past.ended is not None, more=self._more)
         try:
             await wire.write(self._teller.opened() or b": at your service\n\n")
-            ended = await self._until_end(wire, queue)
+            ended = await self._until_end(wire, ear)
             if self._birth is not None:
                 await self._gateway.runs.certify(self._birth, past)
             await wire.write(self._teller.ended(ended))
@@ -175,24 +177,31 @@ class Following(Response):
         await wire.write(self._teller.failed(of_detail(status, detail, self._run.run_id)))
         await wire.write(b"", more=False)
 
-    async def _until_end(self, wire: Wire, queue: "asyncio.Queue[Msg | None]") -> RunEnded:
+    async def _until_end(self, wire: Wire, ear: Ear) -> RunEnded:
         """Tell everything but the end, and return that. Raises `NoEndInTime`."""
-        place, loop = Place(self._steps), asyncio.get_running_loop()
-        until = self._gateway.runs.patience_until(self._run)
+        place, loop, run = Place(self._steps), asyncio.get_running_loop(), self._run
+        texts = Texts(self._gateway.bus.client, ear, run.tenant, run.run_id)
+        until = self._gateway.runs.patience_until(run)
         await self._read(wire, place)
+        if place.speaking is not None and place.ended is None:  # it speaks already: whoever streams it is asked
+            texts.doubt(place.speaking)
+            await texts.ask()
         while place.ended is None:
-            msg = await queue.get()
-            if msg is None or not self._is_token(msg):
-                await self._read(wire, place, _seq(msg))
-            else:
-                await self._token(wire, place, msg)
+            heard = await ear.next()
+            if heard.lost:
+                texts.doubt()
+            for said in (one for msg in heard.messages if texts.concerns(msg) for one in texts.hear(msg)):
+                await self._said(wire, place, said)
+            if heard.look and not wire.gone.is_set():
+                await self._read(wire, place)
+            await texts.ask()
             if place.ended is None and loop.time() > until:
-                raise NoEndInTime(self._run.run_id, given_s(self._run))
+                raise NoEndInTime(run.run_id, given_s(run))
             await wire.still_there()
         return place.ended
 
-    async def _read(self, wire: Wire, place: Place, seq: int = 0, *, answering: bool = False) -> None:
-        """Tell what is on the log: at least up to `seq`, or to where the answer begins."""
+    async def _read(self, wire: Wire, place: Place, *, speaking: bool = False) -> None:
+        """Tell what is on the log; `speaking`: at least up to where the answer begins."""
         facts, jetstream = subjects.events(self._run.tenant, self._run.run_id), self._gateway.bus.jetstream
         loop = asyncio.get_running_loop()
         until = loop.time() + SETTLES_WITHIN_S
@@ -202,33 +211,23 @@ class Following(Response):
                 await wire_all(wire, await tell(self._gateway.bus, self._teller, place, stored))
             if page:
                 continue
-            if (place.seq >= seq and (place.answering or not answering)) or loop.time() > until:
+            if place.speaking is not None or not speaking or loop.time() > until:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    def _is_token(self, msg: Msg) -> bool:
-        return msg.subject.startswith(subjects.token(self._run.tenant, self._run.run_id, ""))
-
-    async def _token(self, wire: Wire, place: Place, msg: Msg) -> None:
-        if not place.answering:  # but its attempt is on the log: it was claimed before it was sent
-            await self._read(wire, place, answering=True)
-            if not place.answering:
-                return
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a hint that cannot be read is one that was lost
-            delta = json.loads(msg.data)
-            if delta.get("restart"):
-                self._teller.began(int(delta["attempt"]))
-                return
-            out = self._teller.token(int(delta["attempt"]), int(delta["offset"]), str(delta["text"]))
-            await wire_all(wire, out)
+    async def _said(self, wire: Wire, place: Place, said: Said) -> None:
+        """Tell a piece of the answer."""
+        if place.speaking is None:  # but its attempt is on the log: it was claimed before it was sent
+            await self._read(wire, place, speaking=True)
+        if place.ended is not None or place.speaking is None:
+            return
+        match said.told:
+            case Restart(attempt):
+                self._teller.began(attempt)
+            case Piece(attempt, offset, text):
+                await wire_all(wire, self._teller.token(attempt, offset, text))
 
 
 async def wire_all(wire: Wire, out: bytes) -> None:
     if out:
         await wire.write(out)
-
-
-def _seq(msg: Msg | None) -> int:
-    """Return the sequence of a fact that was heard."""
-    said = (msg.headers or {}).get("Nats-Sequence", "") if msg is not None else ""
-    return int(said) if said.isdigit() else 0
