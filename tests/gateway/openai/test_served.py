@@ -309,6 +309,45 @@ async def test_a_stream_is_taken_up_at_another_gateway(stage: Stage, own_nats_se
             assert (bad.status_code, bad.json()["error"]["param"]) == (400, "starting_after")
 
 
+async def test_a_stream_is_taken_up_in_the_middle_of_its_text(stage: Stage, own_nats_server: NatsServer) -> None:
+    """Another gateway asks whoever streams what it says so far, and goes on behind what the reader has."""
+    left, taken_up = asyncio.Event(), asyncio.Event()
+    first, second = "Hello, ", "who is there?"
+
+    async def script(stage: Backstage, command: Command) -> None:
+        run = (await stage.accept(command)).run
+        await stage.categorize(run, Category.M)
+        await attempt(stage, run)
+        await stage.token(run, "answer", attempt=1, offset=0, text=first)
+        await asyncio.wait_for(left.wait(), 10)
+        await stage.knows(run, "answer", 1, f"{first}wh")
+        await asyncio.wait_for(taken_up.wait(), 10)
+        await stage.token(run, "answer", attempt=1, offset=len(first) + 2, text=second[2:])
+        await stage.client.flush()
+        await stage.end(ended(run, text=first + second))
+
+    async with stage() as (http, backstage), serving(own_nats_server.url) as other:
+        backstage.script = script
+        had, rest = list[Any](), list[Any]()
+        body = {"model": "segue-auto", "input": "Hi", "stream": True}
+        async with http.stream("POST", "/v1/responses", json=body) as answer:
+            async for line in answer.aiter_lines():
+                had += events(line)
+                if text(had):
+                    break
+        left.set()
+        url = f"/v1/responses/{had[0]['response']['id']}"
+        after = {"stream": "true", "starting_after": str(had[-1]["sequence_number"])}
+        async with other.stream("GET", url, params=after) as answer:
+            async for line in answer.aiter_lines():
+                rest += events(line)
+                if text(rest) == "wh":
+                    taken_up.set()
+        assert text(had) + text(rest) == first + second
+        assert taken_up.is_set(), "it did not wait for the end"
+        assert rest[-1]["type"] == "response.completed"
+
+
 def text(told: list[Any]) -> str:
     return "".join(one["delta"] for one in told if one["type"] == "response.output_text.delta")
 
