@@ -144,6 +144,7 @@ def of(service: str, limits: Limits) -> Permissions:
         publish += [f"$O.{ARTIFACTS}.>", *_reading([f"OBJ_{ARTIFACTS}"])]
         granted = [stream_of(name, window) for name, windows in limits.grants.items() for window in windows]
         publish += [*_reading(granted), *(f"{API}.STREAM.MSG.DELETE.{stream}" for stream in granted)]
+        publish += [f"{API}.STREAM.INFO.{stream}" for stream in granted]  # who holds how many
         subscribe += [f"$KV.{BREAKERS}.*"]
     if service == "gateway":
         publish += [f"{API}.STREAM.INFO.*"]
