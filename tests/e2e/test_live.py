@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from tests.e2e.test_run_events import begun, follow
 from tests.system import System, eventually
 
-SLOWLY = {"name": "zero", "per_token_ms": 60, "tokens_per_chunk": 2}
+SLOWLY = {"name": "zero", "per_token_ms": 150, "tokens_per_chunk": 2}
 QUESTION = "Tell me at length why people travel by night train, and what they save by that."
 FLOW = {"workflow": [{"type": "inline", "tasks": [{"model": "fast_ai", "prompt": QUESTION, "output_variable": "a"}]}]}
 
@@ -58,10 +58,9 @@ async def test_who_comes_late_has_the_whole_text_though_the_executor_dies(tmp_pa
         assert late.first is not None
         assert (late.first["offset"], late.first["attempt"]) == (0, 1)
         assert len(late.first["text"]) > 10, "the text so far, in one piece"
-        old = system.running("executor")[0]
-        await system.ready(system.start("executor"))
         assert not early.reading.done()
-        old.kill()
+        system.running("executor")[0].kill()
+        await system.ready(system.start("executor"))
 
         async def begun_again() -> bool:
             return bool(early.restarts)
