@@ -7,6 +7,7 @@ from typing import Any
 
 from websockets.asyncio.client import connect
 
+from shared.bus.accounts import Publisher
 from tests.e2e.test_run_events import begun, follow
 from tests.system import System, eventually
 
@@ -80,8 +81,11 @@ async def test_who_comes_late_has_the_whole_text_though_the_executor_dies(tmp_pa
 
 
 async def test_what_is_begun_in_the_background_is_followed_like_any_other(tmp_path: Path) -> None:
-    """`async: true`, then its `events_url` from the middle, cut off, and taken up again behind the last id."""
-    async with System(tmp_path) as system:
+    """`async: true`, then its `events_url` from the middle, cut off, and taken up again behind the last id.
+
+    With a user for each service, which may say and hear no more than its work needs.
+    """
+    async with System(tmp_path, publishers=[Publisher("acme", "acme-app", "acme-password")]) as system:
         await slowly(system)
         begun = await system.post("/chat", {"message": QUESTION, "async": True})
         assert begun.status_code == 202
