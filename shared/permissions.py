@@ -82,7 +82,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
 """What each service sends."""
 
 _SAYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "gateway": (),
+    "gateway": ("sofar.*.*.*",),
     "categorizer": (),
     "planner": ("cancel.*.*",),
     "executor": ("token.*.*.*", "working.*.*", "limitwait.*.*.*"),
@@ -94,7 +94,7 @@ _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway": ("live.>", "token.*.*.*", "door.*.>"),
     "categorizer": ("live.>",),
     "planner": ("live.>",),
-    "executor": ("live.>", "cancel.*.*", "working.*.*", "limitwait.*.*.*"),
+    "executor": ("live.>", "cancel.*.*", "working.*.*", "limitwait.*.*.*", "sofar.*.*.*"),
     "finisher": ("live.>",),
 }
 

@@ -45,6 +45,7 @@ from services.gateway.http.envelope import Envelope
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.origins import Origins
+from services.gateway.pages import Pages
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
 from shared import version
@@ -107,6 +108,7 @@ def application(
             schedules=Schedules(bus),
             callbacks=called_back or CallbackDoor(),
             health=service.health,
+            pages=Pages(bus),
             origins=origins or Origins(),
             projector=projector,
             started_at=monotonic(),

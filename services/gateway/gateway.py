@@ -10,6 +10,7 @@ from services.gateway.births import Birth
 from services.gateway.callbacks import CallbackDoor
 from services.gateway.listings import Listings
 from services.gateway.origins import Origins
+from services.gateway.pages import Pages
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
 from shared.bus.connection import Bus
@@ -44,6 +45,7 @@ class Gateway:
     schedules: Schedules
     callbacks: CallbackDoor
     health: Health
+    pages: Pages
     origins: Origins
     """Of the web pages that may open a WebSocket."""
     projector: Projector | None

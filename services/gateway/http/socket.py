@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from services.gateway.following import Fact, Following, following
+from services.gateway.following import Following, following
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answers import to_chat, to_workflow
 from services.gateway.http.chat import birth_of
@@ -25,6 +25,7 @@ from services.gateway.http.identity import identity_by, who
 from services.gateway.http.run_models import Wanted
 from services.gateway.http.runs import steered
 from services.gateway.http.socket_models import Cancel, Chat, Decide, Ping, Subscribe, asked_of, mark_of
+from services.gateway.pages import Fact
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.texts import Said, fields_of
 from services.gateway.waiting import Stopping, TooManyWaiting
@@ -225,7 +226,7 @@ class Conversation:
         birth = birth_of(identity_by(self._socket, asked.idempotency_key), asked, gateway)
         run = birth.run
         with bound(run_id=run.run_id):
-            async with following(gateway.bus, run.tenant, run.run_id, tokens=asked.tokens) as there:
+            async with following(gateway.pages, run.tenant, run.run_id, tokens=asked.tokens) as there:
                 past = await gateway.runs.past(birth)
                 if past == Past():
                     await gateway.runs.bear(birth)
@@ -244,7 +245,9 @@ class Conversation:
         run = accepted.run
         await self._line.tell("accepted", mark, run_id=run.run_id, session_id=run.session_id)
         with bound(run_id=run.run_id):
-            async with following(gateway.bus, run.tenant, run.run_id, after=asked.after, tokens=asked.tokens) as there:
+            async with following(
+                gateway.pages, run.tenant, run.run_id, after=asked.after, tokens=asked.tokens
+            ) as there:
                 await self._follow(there, run, asked, mark)
             await self._end(run, mark, chat=isinstance(accepted.request, ChatRequest))
 
