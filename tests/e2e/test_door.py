@@ -462,6 +462,10 @@ async def test_http_goes_on_beside_it_and_nobody_asks_for_more_than_it_may(syste
     image = {"workflow": [{"type": "linear", "tasks": [{"model": "imagen_4_ultra", "prompt": "a kite"}]}]}
     made = await system.post("/workflow", image)
     assert made.status_code in {200, 502}, made.text
+    cut = {"match": {"contains": "be cut"}, "times": 2, "fault": {"kind": "reset"}}
+    later = {"match": {"contains": "be cut"}, "times": 1, "fault": {"kind": "rate_limit", "retry_after_s": 2}}
+    await system.faults(cut, later)
+    assert (await system.post("/chat", {"message": "What will be cut?"})).status_code in {200, 502}
     await system.client.jetstream().delete_consumer("REQUESTS", "categorizer-medium")
     await system.chat("What is the capital of Malta?")  # the categorizer may make its consumers anew
     log = (system.folder / "nats" / "nats-server.log").read_text()
