@@ -18,7 +18,7 @@ step() {
   fi
 }
 
-scripts() { for script in start.sh test.sh check.sh .ci/run tools/*.sh; do bash -n "$script" || return 1; done; }
+scripts() { for script in start.sh test.sh check.sh .ci/run tools/*.sh examples/*.sh; do bash -n "$script" || return 1; done; }
 generated() {
   local status=0 tool
   for tool in tools/generate_*.py; do "$python" "$tool" --check || status=1; done

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from shared.contracts.commands import ChatRequest
+from shared.contracts.conversation import Conversation
 from shared.contracts.events import Session
 from shared.contracts.message import ChatMessage
 
@@ -18,11 +20,14 @@ def estimated_tokens(text: str) -> int:
 
 def tokens_of(message: ChatMessage) -> int:
     """Return about how many tokens a message takes, its envelope included."""
+    called = 0
+    if message.tool_calls:
+        called = sum(estimated_tokens(one.name) + estimated_tokens(one.arguments) for one in message.tool_calls)
     if isinstance(message.content, str):
-        return MESSAGE_TOKENS + estimated_tokens(message.content)
+        return MESSAGE_TOKENS + called + estimated_tokens(message.content)
     texts = (part["text"] for part in message.content if isinstance(part.get("text"), str))
     images = sum(1 for part in message.content if part.get("type") == "image_url")
-    return MESSAGE_TOKENS + images * IMAGE_TOKENS + sum(estimated_tokens(str(text)) for text in texts)
+    return MESSAGE_TOKENS + called + images * IMAGE_TOKENS + sum(estimated_tokens(str(text)) for text in texts)
 
 
 def history_of(session: Session | None) -> tuple[ChatMessage, ...]:
@@ -71,3 +76,47 @@ def conversation(
     head = (ChatMessage(role="system", content=system),) if system else ()
     budget = window_tokens - answer_tokens - sum(tokens_of(part) for part in (*head, message))
     return (*head, *fitting(history, budget), message)
+
+
+def carried(
+    system: str, messages: Sequence[ChatMessage], *, window_tokens: int, answer_tokens: int
+) -> tuple[ChatMessage, ...]:
+    """Return a conversation that its caller carries, for a model whose window takes `window_tokens`.
+
+    What is said first by the system stays, and so does everything from the last question on, with the tool calls and
+    results that belong to it; of what is between, the oldest gives way.
+    """
+    head = [ChatMessage(role="system", content=system)] if system else []
+    first = next((place for place, one in enumerate(messages) if one.role != "system"), len(messages))
+    last = max(first, last_question(messages))
+    head += messages[:first]
+    tail = messages[last:]
+    budget = window_tokens - answer_tokens - sum(tokens_of(one) for one in (*head, *tail))
+    return (*head, *fitting(messages[first:last], budget), *tail)
+
+
+def before(conversation: Conversation) -> tuple[ChatMessage, ...]:
+    """Return what was said before the question of a conversation that its caller carries."""
+    told = conversation.told
+    return told[: last_question(told)]
+
+
+def question_of(request: ChatRequest) -> str:
+    """Return what is asked, below what the caller's own system messages say: for who does not get to read those."""
+    told = request.conversation.told if request.conversation is not None else ()
+    system = [text_of(one) for one in told if one.role == "system"]
+    if not system:
+        return request.message
+    return "<instructions>\n" + "\n\n".join(system) + f"\n</instructions>\n\n{request.message}"
+
+
+def text_of(message: ChatMessage) -> str:
+    """Return a message's text: a string, or the texts of its parts."""
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(str(part["text"]) for part in message.content if isinstance(part.get("text"), str))
+
+
+def last_question(messages: Sequence[ChatMessage]) -> int:
+    """Return the place of the last message that a user said; 0 where there is none."""
+    return next((place for place in range(len(messages) - 1, -1, -1) if messages[place].role == "user"), 0)

@@ -64,7 +64,7 @@ FEEDS: Final[Mapping[str, tuple[Feed, ...]]] = {
 """What each service takes."""
 
 _FACTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "gateway": (),
+    "gateway": ("deleted",),
     "categorizer": ("accepted", "category"),
     "planner": ("accepted", "plan", "expanded.*", "asked.*", "approval.*", "hold.*", "call.*.*.settled"),
     "executor": ("call.>",),

@@ -141,6 +141,10 @@ class Facts:
     def ended(self) -> str:
         return f"{self.prefix}.ended"
 
+    @property
+    def deleted(self) -> str:
+        return f"{self.prefix}.deleted"
+
     def expanded(self, task: str) -> str:
         return f"{self.prefix}.expanded.{task}"
 

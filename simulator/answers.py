@@ -13,6 +13,7 @@ from simulator.chat_request import CHARS_PER_TOKEN, ChatRequest, tokens_of
 from simulator.letters import letter
 from simulator.plans import BrokenPlan, plan
 from simulator.schemas import instance
+from simulator.tools import Call
 from simulator.vocabulary import ACTIONS, DULL
 
 MARK: Final = "[simulated] "
@@ -53,6 +54,7 @@ class Answer(NamedTuple):
     """Everything that is billed, reasoning included."""
     reasoning_tokens: int = 0
     refusal: str | None = None
+    call: Call | None = None
 
 
 def chance_of(request: ChatRequest, seed: int) -> int:
@@ -68,6 +70,9 @@ def answer(
 ) -> Answer:
     """Return what is answered, cut at the request's `max_tokens`. `reasons`: the model thinks first, and bills it."""
     text: str
+    if request.call is not None:
+        tokens = tokens_of(request.call.arguments) + tokens_of(request.call.name)
+        return Answer(None, "tool_calls", tokens, call=request.call)
     match request.kind:
         case "letter":
             text = letter(request.text)
@@ -102,6 +107,8 @@ def prose(request: ChatRequest, chance: int) -> str:
     """Return a few dozen words."""
     question = restated(request.text)
     parts = [_OPENINGS[chance & 3].format(question)]
+    if request.result is not None:
+        parts.append(f'The function said: "{shortened(request.result, BEFORE_CHARS)}".')
     if request.images:
         parts.append(f"I see {request.images} image{'s' if request.images > 1 else ''}.")
     if request.before_user is not None:

@@ -3,7 +3,9 @@
 import json
 from typing import Any, Final, Literal, NamedTuple
 
-Kind = Literal["letter", "plan", "json", "prose", "image", "video"]
+from simulator.tools import Call, called, result
+
+Kind = Literal["letter", "plan", "json", "prose", "image", "video", "embedding"]
 
 CHARS_PER_TOKEN: Final = 4
 MESSAGE_TOKENS: Final = 4
@@ -34,6 +36,10 @@ class ChatRequest(NamedTuple):
     max_tokens: int | None
     schema: dict[str, Any] | None
     prompt_tokens: int
+    call: Call | None = None
+    """The caller's function that is to be called instead of an answer."""
+    result: str | None = None
+    """What the function gave that was called last."""
 
 
 class Unreadable(NamedTuple):
@@ -102,6 +108,8 @@ def read(body: bytes | bytearray) -> ChatRequest | Unreadable:
         max_tokens=max_tokens,
         schema=schema,
         prompt_tokens=tokens,
+        call=called(document, users[-1] if users else ""),
+        result=result(document),
     )
 
 

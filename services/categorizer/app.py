@@ -36,6 +36,7 @@ def personas(configuration: Configuration) -> dict[str, Persona]:
             examples=tuple(examples),
             window_tokens=model.context_tokens,
             max_tokens=model.config.max_tokens or 1_000,
+            lane=model.makes,
         )
     return found
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.contracts.commands import ChatRequest, ExecuteCall
+from shared.contracts.conversation import Conversation
 from shared.contracts.events import RunCategorized
 from shared.contracts.ids import Lane, Purpose
 from shared.contracts.message import ChatMessage, Run
-from shared.conversation import conversation, fitting, user_message
+from shared.conversation import carried, conversation, fitting, user_message
 
 CATEGORIZE = "categorize"
 ANSWER = "answer"
@@ -25,6 +26,12 @@ class Persona:
     examples: tuple[ChatMessage, ...]
     window_tokens: int
     max_tokens: int
+    lane: Lane = Lane.TEXT
+
+
+def stranger(role: str) -> Persona:
+    """Return a role that the configuration does not have (any more): the executor says so to whoever asked for it."""
+    return Persona(role, "", (), window_tokens=1_000_000, max_tokens=1_000)
 
 
 def categorize(run: Run, request: ChatRequest, history: Sequence[ChatMessage], persona: Persona) -> ExecuteCall:
@@ -46,6 +53,8 @@ def categorize(run: Run, request: ChatRequest, history: Sequence[ChatMessage], p
 
 def answer(fact: RunCategorized, request: ChatRequest, history: Sequence[ChatMessage], persona: Persona) -> ExecuteCall:
     """Return the call that answers an L or M request."""
+    if request.conversation is not None:
+        return _carried(fact, request.conversation, persona)
     return ExecuteCall(
         run=fact.run,
         call=ANSWER,
@@ -59,6 +68,48 @@ def answer(fact: RunCategorized, request: ChatRequest, history: Sequence[ChatMes
             answer_tokens=persona.max_tokens,
         ),
         stream=True,
+        category=fact.category,
+        spent=fact.spent,
+    )
+
+
+def _carried(fact: RunCategorized, conversation: Conversation, persona: Persona) -> ExecuteCall:
+    """Return the call that answers a conversation which its caller carries, asked as he says.
+
+    A role that he chose himself and tells who it is himself, with system messages, is told nothing by us.
+    """
+    wanted, told = conversation.parameters, conversation.told
+    if conversation.embed is not None:
+        return ExecuteCall(
+            run=fact.run,
+            call=ANSWER,
+            purpose=Purpose.ANSWER,
+            role=persona.role,
+            messages=(),
+            parameters=wanted,
+            embed=conversation.embed,
+            category=fact.category,
+            spent=fact.spent,
+        )
+    own = conversation.role is not None and any(message.role == "system" for message in told)
+    return ExecuteCall(
+        run=fact.run,
+        call=ANSWER,
+        purpose=Purpose.ANSWER,
+        lane=persona.lane,
+        role=persona.role,
+        messages=carried(
+            "" if own else persona.system_prompt,
+            told,
+            window_tokens=persona.window_tokens,
+            answer_tokens=wanted.max_tokens or persona.max_tokens,
+        ),
+        temperature=wanted.temperature,
+        max_tokens=wanted.max_tokens,
+        top_p=wanted.top_p,
+        parameters=wanted,
+        settings={} if persona.lane is Lane.TEXT else wanted.extra or {},
+        stream=persona.lane is Lane.TEXT,
         category=fact.category,
         spent=fact.spent,
     )

@@ -26,7 +26,7 @@ from shared.contracts.commands import ChatRequest, FinishRun, PlanRun, Spent, Su
 from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, Session
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import ChatMessage, Run, Unreadable
-from shared.conversation import IMAGE_TOKENS, estimated_tokens, history_of, tokens_of
+from shared.conversation import IMAGE_TOKENS, before, estimated_tokens, history_of, tokens_of
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
@@ -96,18 +96,20 @@ class Categorizer:
         return (await self.bus.log.write(subjects.events(run.tenant, run.run_id).category, fact)).fact
 
     async def _history(self, run: Run, request: ChatRequest) -> tuple[ChatMessage, ...]:
+        if request.conversation is not None:
+            return before(request.conversation)
         if run.session_id is None or request.new_session:
             return ()
         session, _ = await self.bus.sessions.get(f"{run.tenant}.{run.session_id}", Session)
         return history_of(session)
 
     async def _categorize(self, run: Run, request: ChatRequest, history: tuple[ChatMessage, ...]) -> RunCategorized:
-        tokens = (
-            request.context_tokens
-            + sum(tokens_of(message) for message in history)
-            + estimated_tokens(request.message)
-            + IMAGE_TOKENS * len(request.images)
-        )
+        tokens = request.context_tokens
+        if request.conversation is not None:
+            tokens += sum(tokens_of(message) for message in request.conversation.told)
+        else:
+            tokens += sum(tokens_of(message) for message in history)
+            tokens += estimated_tokens(request.message) + IMAGE_TOKENS * len(request.images)
         route = by_rules(request, tokens, self.rules)
         spent, by = Spent(), "rules"
         if isinstance(route, AskModel):
@@ -121,7 +123,9 @@ class Categorizer:
                 route = without_model(settled.fault if settled else None, self.rules)
                 by = "fallback"
             else:
-                route = by_letter(settled.text, self.rules)
+                carried = request.conversation
+                one_call = carried is not None and carried.parameters.needs_one_call
+                route = by_letter(settled.text, self.rules, one_call=one_call)
             if settled is not None:
                 spent = settled.as_spent()
         fact = _fact(run, route, tokens, spent)
@@ -149,10 +153,14 @@ class Categorizer:
             command = FinishRun(run=run, outcome="denied", fault=fact.fault)
             await self.bus.log.send(subjects.finish(run), command)
         elif fact.category is Category.H:
+            if request.conversation is not None:
+                history = ()  # it is in the request
             plan = PlanRun(run=run, request=request, history=history, spent=fact.spent, source="categorizer")
             await self.bus.log.send(subjects.workflow(run), plan)
         else:
-            call = calls.answer(fact, request, history, self.personas[fact.role or ""])
+            role = fact.role or ""
+            persona = self.personas.get(role) or calls.stranger(role)
+            call = calls.answer(fact, request, history, persona)
             await self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call)
 
 

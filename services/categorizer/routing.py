@@ -63,6 +63,10 @@ def by_rules(request: ChatRequest, context_tokens: int, rules: Rules) -> Route |
                 ),
             )
         )
+    if request.conversation is not None and request.conversation.role is not None:
+        role = request.conversation.role
+        letter = Category.L if role == rules.role_of[Category.L] else Category.M
+        return Direct(letter, role, f"the caller chose {role}")
     if request.images and rules.image_role is not None:
         return Direct(Category.M, rules.image_role, "the request contains an image")
     if context_tokens > rules.force_long_context_tokens:
@@ -98,8 +102,16 @@ def read_letter(text: str) -> Category | None:
     return Category(letter)
 
 
-def by_letter(text: str | None, rules: Rules) -> Route:
-    """Return what the Categorizer AI decided. In doubt it is H."""
+def by_letter(text: str | None, rules: Rules, *, one_call: bool = False) -> Route:
+    """Return what the Categorizer AI decided. In doubt it is H; where only one call can answer, L stands for that."""
+    route = _by_letter(text, rules)
+    if one_call and isinstance(route, Orchestrated):
+        why = f"{route.reason}; one call, because of the caller's tools or response format"
+        return Direct(Category.L, rules.role_of[Category.L], why)
+    return route
+
+
+def _by_letter(text: str | None, rules: Rules) -> Route:
     letter = read_letter(text or "")
     if letter is None:
         return Orchestrated("the categorizer's answer was not a letter")

@@ -15,7 +15,7 @@ from shared.bus.connection import Bus
 from shared.config.providers import OPENROUTER, Route
 from shared.contracts.commands import ExecuteCall
 from shared.contracts.events import AttemptStarted
-from shared.contracts.message import ARTIFACT_PATH, Artifact, ChatMessage
+from shared.contracts.message import ARTIFACT_PATH, Artifact
 from shared.outward import FetchFailed, Forbidden, Outward
 
 MOST_IMAGE_BYTES: Final = 20 * 1024 * 1024
@@ -86,7 +86,7 @@ class Artifacts:
                     raise _unusable(f"a call can look at {MOST_IMAGES} images at the most")
                 url = await self._url(str(image.get("url") or ""), command.run.tenant, route)
                 parts.append({**part, "image_url": {**image, "url": url}})
-            messages.append(ChatMessage(role=message.role, content=parts))
+            messages.append(message.model_copy(update={"content": parts}))
         return command.model_copy(update={"messages": tuple(messages)})
 
     async def _url(self, url: str, tenant: str, route: Route) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -27,23 +28,33 @@ def may_cache(call: ExecuteCall, parameters: Mapping[str, JsonValue]) -> bool:
 
 def key_of(call: ExecuteCall, asked: Sequence[str], parameters: Mapping[str, JsonValue]) -> str:
     """Return the key of a call; `asked`: who is asked: the provider, its address, the model."""
-    told = [
+    told: list[Any] = [
         *asked,
         dict(parameters),
-        [message.model_dump(mode="json") for message in call.messages],
+        [message.model_dump(mode="json", exclude_none=True) for message in call.messages],
         call.temperature,
         call.max_tokens,
         call.top_p,
         call.response_schema,
         call.settings,
     ]
+    if call.embed is not None:
+        told.append({"embed": list(call.embed)})
+    if call.parameters is not None:
+        told.append(call.parameters.model_dump(mode="json", exclude_none=True))
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))
     return f"{call.run.tenant}.{digest.hexdigest()}"
 
 
 def kept(fact: CallSettled, now: datetime) -> CachedAnswer | None:
     """Return what is kept of an answer; None of one that was cut short, or came another way than asked for."""
-    if fact.outcome != "answered" or not fact.text or fact.failed or fact.finish_reason not in (None, "stop"):
+    if (
+        fact.outcome != "answered"
+        or not fact.text
+        or fact.tool_calls
+        or fact.failed
+        or fact.finish_reason not in (None, "stop")
+    ):
         return None
     return CachedAnswer(
         text=fact.text,

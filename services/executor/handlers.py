@@ -112,7 +112,7 @@ class Executor:
         )
         if old and (elsewhere := await self._survey(ledger, delivery)) is not None:
             return elsewhere
-        chain, why_not = self.roster.chain(command.role)
+        chain, why_not = self.roster.chain(command.role, alone=command.embed is not None)
         if why_not is not None:
             return await self._fail(ledger, why_not)
         role = ledger.role if ledger.role in chain else chain[0]

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from pydantic_core import to_json
+
 from services.executor.providers import Answered, Failed
 from services.executor.providers.durations import seconds_of
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.ids import Lane
 from shared.contracts.message import Usage
-from shared.conversation import tokens_of
+from shared.conversation import estimated_tokens, tokens_of
 from shared.prices import IMAGE_TOKENS, PriceBook
 
 ANSWER_TOKENS: Final = 4_096
@@ -48,7 +50,12 @@ def priced(
 def most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
     """Return about how many tokens a call tells, and the most that its answer may have."""
     answer = call.max_tokens or route.parameters.max_tokens or ANSWER_TOKENS
-    return sum(tokens_of(message) for message in call.messages), answer
+    if call.embed is not None:
+        return sum(estimated_tokens(one) if isinstance(one, str) else len(one) for one in call.embed), 0
+    told = sum(tokens_of(message) for message in call.messages)
+    if call.parameters is not None and call.parameters.tools:
+        told += estimated_tokens(to_json(call.parameters.tools).decode())
+    return told, answer
 
 
 def learned(ratio: float, estimated: int, told: int) -> float:

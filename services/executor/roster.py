@@ -26,12 +26,13 @@ class Roster:
     breakers: Breakers
     now: Callable[[], datetime]
 
-    def chain(self, role: str) -> tuple[list[str], Fault | None]:
-        """Return the roles that can be asked, in order; or why there is none."""
+    def chain(self, role: str, *, alone: bool = False) -> tuple[list[str], Fault | None]:
+        """Return the roles that can be asked, in order; or why there is none. `alone`: nobody stands in for it."""
         if role not in self.routes:
             known = ", ".join(sorted(self.routes))
             return [], fault(taxonomy.UNKNOWN_ROLE, f"role {role!r} is not in ai_models; known roles: {known}")
-        wanted = list(dict.fromkeys([role, *(name for name in self.fallbacks.get(role, ()) if name in self.routes)]))
+        others = () if alone else self.fallbacks.get(role, ())
+        wanted = list(dict.fromkeys([role, *(name for name in others if name in self.routes)]))
         why_not = {name: self._why_not(self.routes[name]) for name in wanted}
         there = [name for name in wanted if why_not[name] is None]
         if there:

@@ -142,6 +142,8 @@ def answered(
         outcome="answered",
         text=answer.text,
         artifacts=artifacts,
+        tool_calls=answer.tool_calls or None,
+        embeddings=answer.embeddings or None,
         role=started.role,
         asked_role=command.role,
         variant=started.variant,

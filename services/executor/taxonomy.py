@@ -64,7 +64,7 @@ _AUTHENTICATION = Verdict("persistent", "authentication")
 _PERMISSION = Verdict("persistent", "permission_denied")
 MODEL_GONE: Final = Verdict("persistent", "model_not_found", repeat=False)
 _REDIRECT = Verdict("persistent", "unexpected_redirect", repeat=False)
-_INVALID = Verdict("logical", "invalid_request", repeat=False)
+INVALID: Final = Verdict("logical", "invalid_request", repeat=False)
 _POLICY = Verdict("logical", "content_policy", repeat=False)
 _REFUSAL = Verdict("logical", "refusal", repeat=False)
 _SAFETY = Verdict("logical", "safety_filter", repeat=False)
@@ -115,8 +115,8 @@ TABLE: Final[tuple[Row, ...]] = (
     *_rows(Seen.ERROR_TYPE, {
         "context_length_exceeded": CONTEXT,
         "max_tokens_exceeded": ANSWER_LENGTH,
-        "invalid_request": _INVALID,
-        "invalid_prompt": _INVALID,
+        "invalid_request": INVALID,
+        "invalid_prompt": INVALID,
         "content_policy_violation": _POLICY,
         "refusal": _REFUSAL,
         "authentication": _AUTHENTICATION,
@@ -134,10 +134,10 @@ TABLE: Final[tuple[Row, ...]] = (
         "context_length_exceeded": CONTEXT,
         "string_above_max_length": CONTEXT,
         "exceed_context_size_error": CONTEXT,
-        "invalid_request_error": _INVALID,
-        "invalid_prompt": _INVALID,
-        "unsupported_parameter": _INVALID,
-        "unsupported_value": _INVALID,
+        "invalid_request_error": INVALID,
+        "invalid_prompt": INVALID,
+        "unsupported_parameter": INVALID,
+        "unsupported_value": INVALID,
         "content_policy_violation": _POLICY,
         "content_filter": _SAFETY,
         "invalid_api_key": _AUTHENTICATION,
@@ -156,9 +156,9 @@ TABLE: Final[tuple[Row, ...]] = (
         "timeout_error": _PROVIDER_TIMEOUT,
     }),
     *_rows(Seen.GOOGLE, {
-        "INVALID_ARGUMENT": _INVALID,
+        "INVALID_ARGUMENT": INVALID,
         "FAILED_PRECONDITION": _PERMISSION,
-        "OUT_OF_RANGE": _INVALID,
+        "OUT_OF_RANGE": INVALID,
         "UNAUTHENTICATED": _AUTHENTICATION,
         "PERMISSION_DENIED": _PERMISSION,
         "NOT_FOUND": MODEL_GONE,
@@ -174,7 +174,7 @@ TABLE: Final[tuple[Row, ...]] = (
     }),
     *_rows(Seen.STATUS, {
         "3xx": _REDIRECT,
-        "400": _INVALID,
+        "400": INVALID,
         "401": _AUTHENTICATION,
         "402": _PAYMENT,
         "403": _PERMISSION,
@@ -182,10 +182,10 @@ TABLE: Final[tuple[Row, ...]] = (
         "408": _PROVIDER_TIMEOUT,
         "410": MODEL_GONE,
         "413": _BODY,
-        "422": _INVALID,
+        "422": INVALID,
         "425": _PROVIDER_ERROR,
         "429": _RATE,
-        "4xx": _INVALID,
+        "4xx": INVALID,
         "500": _PROVIDER_ERROR,
         "502": UNAVAILABLE,
         "503": _OVERLOADED,
@@ -257,4 +257,4 @@ def classify(signals: Iterable[Signal]) -> Verdict:
 
 def worth_repeating(verdict: Verdict, status: int | None, retryable: frozenset[int]) -> Verdict:
     """Return `verdict`, or a transient one for an unspecific error whose status the configuration calls retryable."""
-    return PROVIDER_ERROR if verdict == _INVALID and status in retryable else verdict
+    return PROVIDER_ERROR if verdict == INVALID and status in retryable else verdict

@@ -20,7 +20,7 @@ from shared.contracts.events import (
 )
 from shared.contracts.ids import Category
 from shared.contracts.message import ChatMessage, Fault, Run
-from shared.conversation import user_message
+from shared.conversation import question_of, user_message
 from shared.workflows.substitution import as_text
 
 MOST_RESULT_CHARS = 8_000_000
@@ -42,6 +42,8 @@ def of_answer(settled: CallSettled, now: datetime) -> RunEnded:
         category=settled.category,
         text=settled.text,
         artifacts=settled.artifacts,
+        tool_calls=settled.tool_calls,
+        finish_reason=settled.finish_reason,
         fault=None if answered else settled.fault or UNSAID,
         note=settled.note,
         role=settled.role,
@@ -218,7 +220,7 @@ def assembly_prompt(request: ChatRequest, put_out: Mapping[str, JsonValue], budg
     share = max(500, budget_chars // max(1, len(put_out)))
     parts = [f"<result name={name!r}>\n{_shortened(as_text(text), share)}\n</result>" for name, text in put_out.items()]
     return (
-        f"The request was:\n<request>\n{_shortened(request.message, budget_chars // 4)}\n</request>\n\n"
+        f"The request was:\n<request>\n{_shortened(question_of(request), budget_chars // 4)}\n</request>\n\n"
         f"The work is done. The results, in order:\n" + "\n".join(parts) + "\n\nWrite the final answer to the request."
     )
 

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from shared.contracts.commands import ChatRequest
 from shared.contracts.events import RunAccepted, RunEnded
-from shared.conversation import estimated_tokens
+from shared.conversation import estimated_tokens, tokens_of
 from shared.prices import Price
 
 
@@ -19,6 +19,8 @@ def baseline_usd(ended: RunEnded, accepted: RunAccepted | None, price: Price | N
     request = accepted.request
     if isinstance(request, ChatRequest):
         told = estimated_tokens(request.message) + request.context_tokens
+        if request.conversation is not None:
+            told = sum(map(tokens_of, request.conversation.told))
         said = estimated_tokens(ended.text or "")
     else:
         given = request.workflow.variables

@@ -42,6 +42,9 @@ from services.gateway.http import (
 )
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
+from services.gateway.http.openai import chat as openai_chat
+from services.gateway.http.openai import embeddings as openai_embeddings
+from services.gateway.http.openai import responses as openai_responses
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.origins import Origins
@@ -170,6 +173,9 @@ def application(
         socket,
         catalogue,
         probes,
+        openai_chat,
+        openai_responses,
+        openai_embeddings,
     ):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     described.install(app)

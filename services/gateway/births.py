@@ -10,6 +10,7 @@ from typing import Literal
 
 from shared.contracts.callbacks import Callback
 from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, WorkflowRequest
+from shared.contracts.conversation import Conversation
 from shared.contracts.events import RunAccepted
 from shared.contracts.ids import Priority, RunId, SessionId, TenantId
 from shared.contracts.message import Run
@@ -47,7 +48,7 @@ def of_chat(
     identity: Identity,
     request: ChatRequest,
     *,
-    session_id: SessionId,
+    session_id: SessionId | None,
     priority: Priority,
     now: datetime,
     timeout_s: float,
@@ -65,6 +66,7 @@ def of_workflow(
     *,
     template: str | None,
     version: int | None = None,
+    conversation: Conversation | None = None,
     priority: Priority,
     now: datetime,
     timeout_s: float,
@@ -72,7 +74,7 @@ def of_workflow(
 ) -> Birth:
     """Return the birth of a workflow that is ready to run."""
     run = _run(identity, priority, None, now, timeout_s)
-    request = WorkflowRequest(workflow=workflow, template=template, template_version=version)
+    request = WorkflowRequest(workflow=workflow, template=template, template_version=version, conversation=conversation)
     command = PlanRun(run=run, request=request, source=_source(identity), callback=callback)
     return Birth(command, identity.keyed)
 

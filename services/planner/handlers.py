@@ -29,7 +29,7 @@ from shared.contracts.events import (
 )
 from shared.contracts.ids import Category, Lane, Purpose
 from shared.contracts.message import ChatMessage, Fault, Run
-from shared.conversation import conversation, user_message
+from shared.conversation import before, carried, conversation, question_of, user_message
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
@@ -209,7 +209,9 @@ class Planner:
     ) -> RunPlanned:
         """Ask for a plan, hand it back with its errors at most twice, else answer directly and say so."""
         flow = self.flow
-        message = user_message(request.message, request.images)
+        message = user_message(question_of(request), request.images)
+        if request.conversation is not None:
+            history = before(request.conversation)
         asked = planning.opening(flow.master_prompt, flow.offer, history, message)
         trouble = "the planning model could not be asked"
         for attempt in range(planning.MAX_REPAIRS + 1):
@@ -262,19 +264,30 @@ class Planner:
         """Return the one call that answers when there is no plan."""
         request = command.request
         assert isinstance(request, ChatRequest)
-        flow = self.flow
-        return ExecuteCall(
-            run=run,
-            call=planning.ANSWER,
-            purpose=Purpose.ANSWER,
-            role=flow.answer_role,
-            messages=conversation(
+        flow, own = self.flow, request.conversation
+        wanted = own.parameters if own is not None else None
+        if own is not None and wanted is not None:
+            answer_tokens = wanted.max_tokens or flow.answer_tokens
+            window_tokens = flow.answer_window_tokens
+            messages = carried(flow.answer_prompt, own.told, window_tokens=window_tokens, answer_tokens=answer_tokens)
+        else:
+            messages = conversation(
                 flow.answer_prompt,
                 command.history,
                 user_message(request.message, request.images),
                 window_tokens=flow.answer_window_tokens,
                 answer_tokens=flow.answer_tokens,
-            ),
+            )
+        return ExecuteCall(
+            run=run,
+            call=planning.ANSWER,
+            purpose=Purpose.ANSWER,
+            role=flow.answer_role,
+            messages=messages,
+            temperature=wanted.temperature if wanted is not None else None,
+            max_tokens=wanted.max_tokens if wanted is not None else None,
+            top_p=wanted.top_p if wanted is not None else None,
+            parameters=wanted,
             stream=True,
             category=Category.H,
             note=planned.note,

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from shared.contracts.callbacks import Callback
+from shared.contracts.conversation import Conversation, Embedded, Parameters
 from shared.contracts.ids import CallName, Category, Lane, Purpose, RunId, TenantId, Verb
 from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import TaskConfig, Workflow
@@ -21,9 +22,14 @@ class ChatRequest(Part):
     """Tokens of context that the caller says come on top of the message and the session."""
     new_session: bool = False
     """The session was made for this request: there is no history to read."""
+    conversation: Conversation | None = None
+    """The caller carries the conversation himself; `message` and `images` are its last question then."""
 
     def outline(self) -> "ChatRequest":
-        return self.model_copy(update={"message": self.message[:OUTLINE_CHARS], "images": ()})
+        cut: dict[str, object] = {"message": self.message[:OUTLINE_CHARS], "images": ()}
+        if self.conversation is not None:
+            cut["conversation"] = Conversation(model=self.conversation.model, role=self.conversation.role)
+        return self.model_copy(update=cut)
 
 
 class WorkflowRequest(Part):
@@ -36,9 +42,13 @@ class WorkflowRequest(Part):
     """None: the configuration file's."""
     schedule: str | None = None
     """The schedule that began it."""
+    conversation: Conversation | None = None
+    """The OpenAI request that it answers, without its messages: to be said back."""
 
     def outline(self) -> "WorkflowRequest":
-        return self.model_copy(update={"workflow": self.workflow.model_copy(update={"variables": {}})})
+        return self.model_copy(
+            update={"workflow": self.workflow.model_copy(update={"variables": {}}), "conversation": None}
+        )
 
 
 class Spent(Part):
@@ -188,6 +198,10 @@ class ExecuteCall(Message):
     temperature: float | None = None
     max_tokens: PositiveInt | None = None
     top_p: float | None = None
+    parameters: Parameters | None = None
+    """What the caller himself says of this call; those of the three above are there too."""
+    embed: tuple[Embedded, ...] | None = None
+    """What is to be embedded: then there are no messages."""
     response_schema: dict[str, JsonValue] | None = None
     """JSON Schema that the answer must follow, for providers that can be told."""
     response_schema_name: str | None = None

@@ -15,7 +15,18 @@ from shared.contracts.commands import (
     WorkflowRequest,
 )
 from shared.contracts.ids import CallName, Category, Purpose, RunId
-from shared.contracts.message import OUTLINE_CHARS, Artifact, ChatMessage, Fault, Message, Part, Run, Usage, Usd
+from shared.contracts.message import (
+    OUTLINE_CHARS,
+    Artifact,
+    ChatMessage,
+    Fault,
+    Message,
+    Part,
+    Run,
+    ToolCall,
+    Usage,
+    Usd,
+)
 from shared.contracts.workflow import Workflow
 
 
@@ -215,6 +226,10 @@ class CallSettled(Message):
     """Only in an outline, whose text is cut: how long the whole one is."""
     artifacts: tuple[Artifact, ...] = ()
     """What it made; `text` is their paths then, one a line."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """Functions of the caller's that the model wants called."""
+    embeddings: tuple[str, ...] | None = None
+    """Vectors, each as base64 of little-endian float32, in the order of what was to be embedded."""
     fault: Fault | None = None
     role: str
     """The role that answered: another than asked for after a fallback."""
@@ -254,7 +269,7 @@ class CallSettled(Message):
 
     def outline(self) -> "CallSettled":
         text = self.text or ""
-        return self.model_copy(update={"text": text[:OUTLINE_CHARS], "text_chars": len(text)})
+        return self.model_copy(update={"text": text[:OUTLINE_CHARS], "text_chars": len(text), "embeddings": None})
 
     @property
     def chars(self) -> int:
@@ -272,6 +287,15 @@ class CallSettled(Message):
             reused=1 if self.reused_from is not None or self.cached else 0,
             saved_usd=self.saved_usd,
         )
+
+
+class ResponseDeleted(Message):
+    """The caller wants a response no more: it is not shown to him again. `event.….deleted`, by the gateway.
+
+    The run stays on the log: what it did and cost is not undone.
+    """
+
+    run: Run
 
 
 class FailedTask(Part):
@@ -306,6 +330,10 @@ class RunEnded(Message):
     """A workflow's variables and outputs by name."""
     artifacts: tuple[Artifact, ...] = ()
     """Images and videos that its calls made, in the order of the tasks."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """Functions of the caller's that are to be called; he comes back with their results."""
+    finish_reason: str | None = None
+    """Of the one call that answered, as its provider says."""
     fault: Fault | None = None
     failure: Failure | None = None
     """Of a workflow that failed, was cancelled or ran out of time."""

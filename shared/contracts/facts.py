@@ -12,6 +12,7 @@ from shared.contracts.events import (
     CallSettled,
     CallWrittenOff,
     JobSubmitted,
+    ResponseDeleted,
     RunAccepted,
     RunCategorized,
     RunEnded,
@@ -35,5 +36,6 @@ FACTS: Final[Mapping[str, type[Message]]] = {
     "call.{purpose}.{call}.settled": CallSettled,
     "call.{purpose}.{call}.late": CallWrittenOff,
     "ended": RunEnded,
+    "deleted": ResponseDeleted,
     "callback.{number}": CallbackSettled,
 }

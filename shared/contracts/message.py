@@ -131,8 +131,22 @@ class Fault(Part):
     """The provider's HTTP status, where there was one."""
 
 
+class ToolCall(Part):
+    """A function of the caller's that a model wants called. The caller calls it, never we."""
+
+    id: str
+    name: str
+    arguments: str
+    """As the model wrote them: mostly JSON."""
+
+
 class ChatMessage(Part):
     """One message of a conversation, in the form that OpenAI-compatible servers take."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str | list[dict[str, object]]
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """`assistant`: what it wanted called."""
+    tool_call_id: str | None = None
+    """`tool`: the call that this is the result of."""

@@ -8,6 +8,7 @@ from simulator.chat_request import Unreadable, read
 from simulator.exchange import JSON, Exchange, Gone, TooLarge
 from simulator.openrouter import catalogue, wire
 from simulator.openrouter.delivery import at_once, serve
+from simulator.openrouter.embeddings import EMBEDDINGS, embed
 from simulator.openrouter.media import Media
 from simulator.openrouter.turn import CHAT, PREFIX, begin
 from simulator.simulation import Simulation
@@ -30,6 +31,8 @@ class OpenRouter:
         method = exchange.method
         if path == CHAT and method == "POST":
             await self._chat(exchange)
+        elif path == EMBEDDINGS and method == "POST":
+            await embed(self.simulation, exchange)
         elif self._media.handles(path):
             await self._media.handle(exchange, path)
         elif path in _READABLE and method == "GET":

@@ -165,6 +165,8 @@ def _ending(turn: Turn, chunks: wire.Chunks, made: Answer, *, says_nothing: bool
     turn.entry.finish_reason = made.finish_reason
     turn.settle("answered", 200)
     finish = b"" if says_nothing else chunks.text("", made.finish_reason)
+    if made.call is not None:
+        finish = chunks.call(turn.id, made.call) + finish
     return finish + (chunks.usage(used) if used else b"") + wire.DONE
 
 

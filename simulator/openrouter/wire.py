@@ -10,6 +10,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final
 
 from simulator.answers import Answer
+from simulator.tools import Call
 
 EVENTS: Final = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
 PROCESSING: Final = b": OPENROUTER PROCESSING\n\n"
@@ -70,8 +71,16 @@ def completion(
     return (
         f'{_head(generation_id, created, model, "chat.completion")}{{"logprobs":null,"finish_reason":"{finish}",'
         f'"native_finish_reason":"{finish}","index":0,"message":{{"role":"assistant","content":{content},'
-        f'"refusal":{refusal},"reasoning":null}}{wrong}}}]{_used(used)}}}'
+        f'"refusal":{refusal},"reasoning":null{_calls(generation_id, answer)}}}{wrong}}}]{_used(used)}}}'
     ).encode()
+
+
+def _calls(generation_id: str, answer: Answer) -> str:
+    """Return the function that is to be called, as a field of the message."""
+    if answer.call is None:
+        return ""
+    function = f'{{"name":{quoted(answer.call.name)},"arguments":{quoted(answer.call.arguments)}}}'
+    return f',"tool_calls":[{{"index":0,"id":"call_{generation_id}","type":"function","function":{function}}}]'
 
 
 def without_choices(generation_id: str, created: int, model: str, used: str | None) -> bytes:
@@ -107,6 +116,21 @@ class Chunks:
             f'{self._head}{{"index":0,"delta":{{"role":"assistant","content":{quoted(piece)}}},'
             f'"finish_reason":{reason},"native_finish_reason":{reason},"logprobs":null}}]}}\n\n'
         ).encode()
+
+    def call(self, generation_id: str, call: Call) -> bytes:
+        """Return the events of a function that is to be called: its name, then its arguments in two pieces."""
+        half = len(call.arguments) // 2
+        first = (
+            f'"id":"call_{generation_id}","type":"function","function":{{"name":{quoted(call.name)},"arguments":""}}'
+        )
+        rest = [f'"function":{{"arguments":{quoted(one)}}}' for one in (call.arguments[:half], call.arguments[half:])]
+        return b"".join(
+            (
+                f'{self._head}{{"index":0,"delta":{{"role":"assistant","content":null,"tool_calls":[{{"index":0,{one}}}]}},'
+                '"finish_reason":null,"native_finish_reason":null,"logprobs":null}]}\n\n'
+            ).encode()
+            for one in (first, *rest)
+        )
 
     def usage(self, used: str) -> bytes:
         return f'{self._head}],"usage":{used}}}\n\n'.encode()

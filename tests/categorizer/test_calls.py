@@ -6,6 +6,7 @@ import pytest
 
 from services.categorizer.calls import SHOWN_TO_CATEGORIZER_CHARS, Persona, answer, categorize
 from shared.contracts.commands import ChatRequest, ExecuteCall, Spent
+from shared.contracts.conversation import Conversation, Parameters
 from shared.contracts.events import RunCategorized
 from shared.contracts.ids import Category, Lane, Priority, Purpose
 from shared.contracts.message import ChatMessage, Run, Usage
@@ -116,3 +117,46 @@ def test_the_same_log_gives_the_same_commands() -> None:
         return asked, answer(category(Category.M, "medium_ai"), request, HISTORY, THINKER)
 
     assert [call.encode() for call in both()] == [call.encode() for call in both()]
+
+
+def carried(role: str | None, *messages: ChatMessage, **said_: object) -> ChatRequest:
+    """Return a request whose caller carries the conversation."""
+    parameters = Parameters.model_validate(said_)
+    conversation = Conversation(model=role or "segue-auto", role=role, messages=messages, parameters=parameters)
+    return ChatRequest(message=str(messages[-1].content), conversation=conversation)
+
+
+FACT = RunCategorized(run=RUN, category=Category.M, reason="x", role="thinking_ai", context_tokens=1)
+
+
+def test_a_carried_conversation_goes_below_the_roles_prompt() -> None:
+    """System messages are kept, behind ours; what the caller says of the call is said of this one."""
+    told = (said("system", "Be brief."), *HISTORY, said("user", "And when?"))
+    call = answer(FACT, carried(None, *told, temperature=0.1, max_tokens=7, stop=("x",)), (), THINKER)
+    assert call.messages == (said("system", "Think."), *told)
+    assert (call.temperature, call.max_tokens) == (0.1, 7)
+    assert call.parameters is not None
+    assert call.parameters.stop == ("x",)
+
+
+def test_a_role_that_the_caller_chose_and_instructs_is_told_nothing_by_us() -> None:
+    told = (said("system", "Be brief."), said("user", "When?"))
+    assert answer(FACT, carried("thinking_ai", *told), (), THINKER).messages == told
+    assert answer(FACT, carried("thinking_ai", told[1]), (), THINKER).messages == (said("system", "Think."), told[1])
+
+
+def test_a_carried_conversation_gives_way_before_its_last_question() -> None:
+    """The oldest turns go; the question stays, with the calls and results that came after it."""
+    old = tuple(said(role, "x" * 2_000) for role in ("user", "assistant") * 3)
+    tail = (said("user", "Look"), said("assistant", "I do"), ChatMessage(role="tool", content="seen", tool_call_id="c"))
+    call = answer(FACT, carried("thinking_ai", said("system", "Be brief."), *old, *tail), (), THINKER)
+    assert call.messages[0] == said("system", "Be brief.")
+    assert call.messages[-3:] == tail
+    assert len(call.messages) < 2 + len(old) + len(tail)
+    assert call.messages[1].role == "user"
+
+
+def test_a_role_that_makes_images_is_asked_on_its_lane() -> None:
+    painter = Persona("imagen", "", (), window_tokens=1_000, max_tokens=100, lane=Lane.IMAGE)
+    call = answer(FACT, carried("imagen", said("user", "A dog"), extra={"aspect_ratio": "1:1"}), (), painter)
+    assert (call.lane, call.stream, call.settings) == (Lane.IMAGE, False, {"aspect_ratio": "1:1"})

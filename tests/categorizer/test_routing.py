@@ -16,6 +16,7 @@ from services.categorizer.routing import (
     without_model,
 )
 from shared.contracts.commands import ChatRequest
+from shared.contracts.conversation import Conversation
 from shared.contracts.ids import Category
 from shared.contracts.message import Fault
 
@@ -225,3 +226,22 @@ def test_a_model_that_cannot_be_asked_makes_it_m() -> None:
     assert without_model(None, RULES) == Direct(
         Category.M, "medium_ai", "the categorizer could not be asked (no answer in time)"
     )
+
+
+def test_a_role_that_the_caller_chose_is_asked_without_a_word_of_the_categorizers() -> None:
+    """Only what is too long for any is denied all the same."""
+    for role, letter in (("code_ai", Category.M), ("thinking_ai", Category.L)):
+        request = TEXT.model_copy(update={"conversation": Conversation(model=role, role=role)})
+        assert by_rules(request, 150_000, RULES) == Direct(letter, role, f"the caller chose {role}")
+        assert isinstance(by_rules(request, 900_001, RULES), Denied)
+    auto = TEXT.model_copy(update={"conversation": Conversation(model="segue-auto")})
+    assert by_rules(auto, 10, RULES) == AskModel()
+
+
+def test_what_only_one_call_can_do_is_not_orchestrated() -> None:
+    """Functions of the caller's and a format of his are for the model that answers."""
+    assert isinstance(by_letter("H", RULES), Orchestrated)
+    found = by_letter("H", RULES, one_call=True)
+    assert isinstance(found, Direct)
+    assert (found.category, found.role) == (Category.L, "thinking_ai")
+    assert by_letter("M", RULES, one_call=True) == by_letter("M", RULES)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from shared.contracts import cache, callbacks, commands, events, health, hints, registry
+from shared.contracts.conversation import Conversation, Parameters
 from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
-from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
+from shared.contracts.message import ChatMessage, Fault, Message, Run, ToolCall, Usage
 from shared.contracts.workflow import Approval, ForEach, Queue, Task, TaskConfig, Workflow
 
 TOKENS = st.text("abcXYZ019_-", min_size=1, max_size=64)
@@ -52,10 +53,41 @@ FAULTS = st.builds(
     message=TEXTS,
     status=maybe(st.integers(100, 599)),
 )
+TOOL_CALLS = maybe(some(st.builds(ToolCall, id=TEXTS, name=TEXTS, arguments=TEXTS)))
 CHAT_MESSAGES = st.builds(
     ChatMessage,
-    role=st.sampled_from(["system", "user", "assistant"]),
+    role=st.sampled_from(["system", "user", "assistant", "tool"]),
     content=TEXTS | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS}), max_size=2),
+    name=maybe(TEXTS),
+    tool_calls=TOOL_CALLS,
+    tool_call_id=maybe(TEXTS),
+)
+PARAMETERS = st.builds(
+    Parameters,
+    temperature=maybe(st.floats(0, 2)),
+    max_tokens=maybe(ORDINALS),
+    top_p=maybe(st.floats(0, 1)),
+    stop=maybe(some(TEXTS)),
+    seed=maybe(COUNTS),
+    presence_penalty=maybe(st.floats(-2, 2)),
+    frequency_penalty=maybe(st.floats(-2, 2)),
+    response_format=maybe(OBJECTS),
+    tools=maybe(some(OBJECTS)),
+    tool_choice=maybe(TEXTS | OBJECTS),
+    parallel_tool_calls=maybe(st.booleans()),
+    extra=maybe(OBJECTS),
+)
+CONVERSATIONS = st.builds(
+    Conversation,
+    api=st.sampled_from(["chat", "responses"]),
+    model=TEXTS,
+    role=maybe(TEXTS),
+    messages=some(CHAT_MESSAGES),
+    instructions=maybe(TEXTS),
+    parameters=PARAMETERS,
+    embed=maybe(some(TEXTS)),
+    store=st.booleans(),
+    echo=maybe(OBJECTS),
 )
 SPENTS = st.builds(
     commands.Spent, calls=COUNTS, cost_usd=AMOUNTS, usage=USAGES, simulated=st.booleans(), cost_known=st.booleans()
@@ -102,6 +134,7 @@ CHATS = st.builds(
     images=some(TEXTS),
     context_tokens=COUNTS,
     new_session=st.booleans(),
+    conversation=maybe(CONVERSATIONS),
 )
 REQUESTS = CHATS | st.builds(
     commands.WorkflowRequest,
@@ -109,6 +142,7 @@ REQUESTS = CHATS | st.builds(
     template=maybe(TEXTS),
     template_version=maybe(ORDINALS),
     schedule=maybe(TEXTS),
+    conversation=maybe(CONVERSATIONS),
 )
 CALLBACKS = st.builds(callbacks.Callback, url=st.from_regex(r"https://[a-z]{1,9}/[a-z?=&]{0,9}", fullmatch=True))
 TRIED = st.builds(
@@ -162,6 +196,8 @@ SETTLED = st.builds(
     purpose=st.sampled_from(Purpose),
     outcome=st.sampled_from(["answered", "failed"]),
     text=maybe(TEXTS),
+    tool_calls=TOOL_CALLS,
+    embeddings=maybe(some(TEXTS)),
     fault=maybe(FAULTS),
     role=TEXTS,
     asked_role=TEXTS,
@@ -325,6 +361,8 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         temperature=maybe(st.floats(0, 2)),
         max_tokens=maybe(ORDINALS),
         top_p=maybe(st.floats(0, 1)),
+        parameters=maybe(PARAMETERS),
+        embed=maybe(some(TEXTS)),
         response_schema=maybe(OBJECTS),
         response_schema_name=maybe(TEXTS),
         stream=st.booleans(),
@@ -462,6 +500,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         task=maybe(TEXTS),
     ),
     events.CallSettled: SETTLED,
+    events.ResponseDeleted: st.builds(events.ResponseDeleted, run=RUNS),
     events.RunEnded: st.builds(
         events.RunEnded,
         run=RUNS,
@@ -469,6 +508,8 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         category=CATEGORIES,
         text=maybe(TEXTS),
         acknowledgement=maybe(TEXTS),
+        tool_calls=TOOL_CALLS,
+        finish_reason=maybe(TEXTS),
         result=maybe(OBJECTS),
         fault=maybe(FAULTS),
         note=maybe(TEXTS),

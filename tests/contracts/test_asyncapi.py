@@ -69,7 +69,7 @@ def test_every_fact_of_a_run_is_in_it() -> None:
     """The names that the log's subjects are built from, and no others."""
     facts = subjects.events("t", "r")
     built = [
-        facts.accepted, facts.category, facts.plan, facts.ended, facts.expanded("T"), facts.asked("T"),
+        facts.accepted, facts.category, facts.plan, facts.ended, facts.deleted, facts.expanded("T"), facts.asked("T"),
         facts.approval("T"), facts.hold(1), facts.callback(1), facts.late(Purpose.TASK, "C"),
         facts.attempt(Purpose.TASK, "C", 1), facts.job(Purpose.TASK, "C", 1), facts.settled(Purpose.TASK, "C"),
         facts.reconciled(Purpose.TASK, "C", 1),

@@ -141,6 +141,14 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
             "/schedules",
             "/schedules/{name}",
             "/stats",
+            "/v1/models",
+            "/v1/models/{model}",
+            "/v1/chat/completions",
+            "/v1/embeddings",
+            "/v1/responses",
+            "/v1/responses/{response_id}",
+            "/v1/responses/{response_id}/cancel",
+            "/v1/responses/{response_id}/input_items",
         }
         chat = described["paths"]["/chat"]["post"]
         body = chat["requestBody"]["content"]["application/json"]["schema"]

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from services.executor.taxonomy import JOB_LOST, MODEL_GONE, Verdict
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall
-from shared.contracts.message import Usage
+from shared.contracts.message import ToolCall, Usage
 
 PricedBy = Literal["provider", "override", "table"]
 
@@ -36,6 +36,10 @@ class Answered:
     """As the provider says, else by the price book; None: nobody knows."""
     priced_by: PricedBy | None = None
     media: tuple[Media, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Functions of the caller's that the model wants called."""
+    embeddings: tuple[str, ...] = ()
+    """Vectors, as `CallSettled` has them."""
     generation_id: str | None = None
     """What the provider calls it, as far as it said."""
 

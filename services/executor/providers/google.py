@@ -39,7 +39,7 @@ from services.executor.providers.wire import (
     out_of_time,
     whole,
 )
-from services.executor.taxonomy import CONNECTION_LOST, CUT, OVERSIZED
+from services.executor.taxonomy import CONNECTION_LOST, CUT, INVALID, OVERSIZED
 from shared.config.providers import Route
 from shared.contracts.ids import Lane
 from shared.contracts.message import Usage
@@ -63,6 +63,8 @@ class Google:
 
     async def ask(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
         """Ask for a text or for images, once; again at once only without a setting that was just refused."""
+        if asked.call.embed is not None:
+            return Failed(INVALID, "embeddings are asked of OpenAI-compatible servers only: this role's is Google's")
         try:
             async with asyncio.timeout(budget_s):
                 if route.lane is Lane.IMAGE and route.model.startswith("imagen"):

@@ -15,9 +15,10 @@ from pydantic_core import from_json
 from services.executor.providers import Answered, Asked, Failed, Media
 from services.executor.providers.amounts import MOST_TOKENS, amount, shown, word
 from services.executor.providers.failures import read_fault
+from services.executor.providers.google_asking import call_parts, called, functions, generation, result_part
 from services.executor.providers.openai_wire import conclude, trimmed
 from services.executor.taxonomy import CUT, EMPTY, MALFORMED, PROVIDER_ERROR, SAFETY, Verdict
-from shared.contracts.message import ChatMessage, Usage
+from shared.contracts.message import ChatMessage, ToolCall, Usage
 from shared.data_urls import split
 
 _HARMS: Final = (
@@ -59,6 +60,11 @@ def content_fields(
         parts = _parts(message)
         if message.role == "system":
             system += parts
+        elif message.role == "tool":
+            contents.append({"role": "user", "parts": [result_part(message, _text(message), call.messages)]})
+        elif message.tool_calls:
+            said_too = [part for part in parts if part.get("text") != ""]
+            contents.append({"role": "model", "parts": [*said_too, *call_parts(message)]})
         else:
             contents.append({"role": "model" if message.role == "assistant" else "user", "parts": parts})
     config: dict[str, Any] = {}
@@ -70,6 +76,8 @@ def content_fields(
         config["topK"] = said["top_k"]
     if asked.halvings and isinstance(config.get("maxOutputTokens"), int):
         config["maxOutputTokens"] = max(1, config["maxOutputTokens"] >> asked.halvings)
+    if call.parameters is not None:
+        config.update(generation(call.parameters))
     if call.response_schema is not None:
         config["responseMimeType"] = "application/json"
         config["responseJsonSchema"] = call.response_schema
@@ -78,6 +86,8 @@ def content_fields(
         if shape := _renamed(said, _IMAGE_SETTINGS):
             config["imageConfig"] = shape
     fields: dict[str, Any] = {"contents": contents}
+    if call.parameters is not None:
+        fields.update(functions(call.parameters))
     if system:
         fields["systemInstruction"] = {"parts": system}
     if config := {name: value for name, value in config.items() if name not in omit}:
@@ -147,6 +157,7 @@ class ContentReader:
     failed: Failed | None = None
     finished: str | None = None
     _said: str = ""
+    _calls: list[ToolCall] = field(default_factory=list)
     _model: str | None = None
     _usage: Usage = field(default_factory=Usage)
     _counted: bool = False
@@ -190,6 +201,8 @@ class ContentReader:
                 self._fail(Failed(MALFORMED, "an image of the answer is not base64", 200))
             else:
                 self.media.append(made)
+        if (call := called(part, len(self._calls))) is not None:
+            self._calls.append(call)
         text = part.get("text")
         if not isinstance(text, str) or part.get("thought") is True:
             return ""
@@ -235,6 +248,7 @@ class ContentReader:
             model=self._model,
             usage=self._usage,
             cost_usd=None,
+            tool_calls=tuple(self._calls),
         )
 
     def broken(self, verdict: Verdict, message: str) -> Failed:

@@ -12,12 +12,14 @@ import httpx
 from pydantic_core import to_json
 
 from services.executor.providers import Answered, Asked, Failed, OnDelta
+from services.executor.providers.embedding_wire import embedding_fields, read_embeddings
 from services.executor.providers.failures import read_failure
 from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields
 from services.executor.providers.refusals import of_the_schema, refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
 from services.executor.providers.tags import key_of, tags, without_key
 from services.executor.providers.wire import (
+    MAX_MEDIA_BYTES,
     STREAM_SILENCE_S,
     Phases,
     Wire,
@@ -35,6 +37,8 @@ MAX_REFUSED = 4
 """Parameters that one request gives up before the refusal is the answer."""
 
 READ_OFF_WITHIN_S = 0.05
+_KEPT = frozenset({"tools", "tool_choice", "response_format"})
+"""Where a caller himself asks for these, an answer without them is not what he asked for: the refusal is the answer."""
 
 
 @dataclass(slots=True)
@@ -44,13 +48,16 @@ class OpenAiChat:
     wire: Wire = field(default_factory=Wire)
     now_s: Callable[[], float] = time.time
     _omitted: dict[str, dict[str, str]] = field(default_factory=dict)
-    _urls: dict[str, httpx.URL] = field(default_factory=dict)
+    _urls: dict[tuple[str, str], httpx.URL] = field(default_factory=dict)
 
     async def ask(self, asked: Asked, route: Route, *, budget_s: float, on_delta: OnDelta | None) -> Answered | Failed:
         """Ask once; again at once only without a parameter that the server has just refused to know."""
         try:
             async with asyncio.timeout(budget_s):
-                outcome = await self._patiently(asked, route, on_delta)
+                if asked.call.embed is not None:
+                    outcome = await self._embed(asked, route)
+                else:
+                    outcome = await self._patiently(asked, route, on_delta)
         except TimeoutError:
             return out_of_time(budget_s)
         return without_key(outcome, route)
@@ -60,14 +67,15 @@ class OpenAiChat:
 
     async def _patiently(self, asked: Asked, route: Route, on_delta: OnDelta | None) -> Answered | Failed:
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
-        omit = dict(self._omitted.get(route.model, ()))
+        kept = _KEPT if asked.call.parameters is not None else frozenset[str]()
+        omit = {name: instead for name, instead in self._omitted.get(route.model, {}).items() if name not in kept}
         for _ in range(MAX_REFUSED):
             fields = request_fields(asked, route.model, parameters, stream=on_delta is not None, omit=omit)
             outcome = await self._once(asked, route, fields, on_delta)
             if not isinstance(outcome, Failed) or outcome.status is None or outcome.text_sent:
                 return outcome
             refused = refused_parameter(outcome.status, outcome.message, fields)
-            if refused is None:
+            if refused is None or refused[0] in kept:
                 return outcome
             name, instead = refused
             log.warning(
@@ -79,6 +87,16 @@ class OpenAiChat:
                 self._omitted.setdefault(route.model, {})[name] = instead
         return outcome
 
+    async def _embed(self, asked: Asked, route: Route) -> Answered | Failed:
+        """Ask for embeddings."""
+        url, body = self._url(route, "embeddings"), to_json(embedding_fields(asked, route.model))
+        reply = await self.wire.exchange("POST", url, _headers(asked, route), body, limit=MAX_MEDIA_BYTES)
+        if isinstance(reply, Failed):
+            return reply
+        if reply.status != 200:
+            return read_failure(reply.status, reply.headers, reply.data, self.now_s())
+        return read_embeddings(reply.data, len(asked.call.embed or ()), self.now_s())
+
     async def _once(
         self, asked: Asked, route: Route, fields: dict[str, Any], on_delta: OnDelta | None
     ) -> Answered | Failed:
@@ -87,7 +105,9 @@ class OpenAiChat:
         began = False
         phases = Phases(read_s=STREAM_SILENCE_S if stream is not None else None)
         try:
-            async with self.wire.post(self._url(route), _headers(asked, route), to_json(fields), phases) as response:
+            async with self.wire.post(
+                self._url(route), _headers(asked, route), to_json(fields, exclude_none=True), phases
+            ) as response:
                 began = True
                 asked.trace.generation_id = response.headers.get("x-generation-id")
                 status = response.status_code
@@ -96,7 +116,7 @@ class OpenAiChat:
                 kind = response.headers.get("content-type", "")
                 if stream is None or on_delta is None or "application/json" in kind:
                     outcome = read_completion(await whole(response), self.now_s())
-                    if on_delta is not None and isinstance(outcome, Answered):
+                    if on_delta is not None and isinstance(outcome, Answered) and outcome.text:
                         await on_delta(outcome.text)  # a server that cannot stream answers in one piece
                     return outcome
                 return await self._stream(response, stream, on_delta)
@@ -128,10 +148,10 @@ class OpenAiChat:
                 return stream.conclude()
         return stream.conclude()
 
-    def _url(self, route: Route) -> httpx.URL:
-        url = self._urls.get(route.base_url)
+    def _url(self, route: Route, what: str = "chat/completions") -> httpx.URL:
+        url = self._urls.get((route.base_url, what))
         if url is None:
-            url = self._urls[route.base_url] = httpx.URL(f"{route.base_url.rstrip('/')}/chat/completions")
+            url = self._urls[route.base_url, what] = httpx.URL(f"{route.base_url.rstrip('/')}/{what}")
         return url
 
 

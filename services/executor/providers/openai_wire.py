@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from services.executor.providers import Answered, Asked, Failed
 from services.executor.providers.amounts import MOST_TOKENS, MOST_USD, amount, shown, word
 from services.executor.providers.failures import read_fault
 from services.executor.taxonomy import CUT, EMPTY, MALFORMED, NOTHING_SAID, PROVIDER_ERROR, REFUSAL, SAFETY, Verdict
-from shared.contracts.message import ChatMessage, Usage
+from shared.contracts.conversation import Parameters
+from shared.contracts.message import ChatMessage, ToolCall, Usage
 
 DONE = b"[DONE]"
 
@@ -27,13 +28,15 @@ def request_fields(
     `omit` names parameters that this server refuses, each with what it wants instead ("": nothing).
     """
     call = asked.call
-    fields: dict[str, Any] = {"model": model, "messages": trimmed(call.messages, asked.trims)}
+    fields: dict[str, Any] = {"model": model, "messages": _told(trimmed(call.messages, asked.trims))}
     fields.update({name: value for name, value in parameters.items() if value is not None})
     for name, value in (("temperature", call.temperature), ("max_tokens", call.max_tokens), ("top_p", call.top_p)):
         if value is not None:
             fields[name] = value
     if asked.halvings and isinstance(fields.get("max_tokens"), int):
         fields["max_tokens"] = max(1, fields["max_tokens"] >> asked.halvings)
+    if call.parameters is not None:
+        fields.update(_wanted(call.parameters))
     if call.response_schema is not None:
         fields["response_format"] = {
             "type": "json_schema",
@@ -54,16 +57,46 @@ def request_fields(
     return fields
 
 
+def _wanted(parameters: Parameters) -> dict[str, Any]:
+    """Return what the caller himself says, as it is sent; what he says of no name of ours goes below the others."""
+    said = parameters.model_dump(mode="json", exclude_none=True)
+    for name in ("temperature", "max_tokens", "top_p"):
+        said.pop(name, None)  # the call's own
+    if not said.get("tools"):
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            said.pop(name, None)  # servers refuse the one without the other
+    return {**said.pop("extra", {}), **said}
+
+
+def _told(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage | dict[str, Any]]:
+    """Return messages as they are sent: those with tool calls in OpenAI's shape of them."""
+    if not any(one.tool_calls for one in messages):
+        return messages
+    return [_calling(one) if one.tool_calls else one for one in messages]
+
+
+def _calling(message: ChatMessage) -> dict[str, Any]:
+    calls = [
+        {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
+        for one in message.tool_calls or ()
+    ]
+    return {"role": message.role, "content": message.content or None, "tool_calls": calls}
+
+
 def trimmed(messages: Sequence[ChatMessage], trims: int) -> Sequence[ChatMessage]:
-    """Return a conversation with its session halved so often, the oldest left out; prompt and message stay whole."""
+    """Return a conversation with its session halved so often, the oldest left out.
+
+    The prompt stays whole, and so does the question, with what came after it: tool calls and their results.
+    """
     if not trims:
         return messages
     first = next((place for place, one in enumerate(messages) if one.role != "system"), 0)
-    session = messages[first:-1]
+    last = max(first, next((place for place in range(len(messages) - 1, -1, -1) if messages[place].role == "user"), 0))
+    session = messages[first:last]
     kept = list(session[len(session) - (len(session) >> trims) :])
     while kept and kept[0].role != "user":
         kept.pop(0)
-    return (*messages[:first], *kept, messages[-1])
+    return (*messages[:first], *kept, *messages[last:])
 
 
 def read_completion(data: bytes, now_s: float) -> Answered | Failed:
@@ -91,11 +124,19 @@ def read_completion(data: bytes, now_s: float) -> Answered | Failed:
         model=word(body.get("model")),
         usage=usage,
         cost_usd=cost,
+        tool_calls=_calls_of(message.get("tool_calls")),
     )
 
 
 def conclude(
-    text: str, *, refusal: str, finish_reason: str | None, model: str | None, usage: Usage, cost_usd: float | None
+    text: str,
+    *,
+    refusal: str,
+    finish_reason: str | None,
+    model: str | None,
+    usage: Usage,
+    cost_usd: float | None,
+    tool_calls: tuple[ToolCall, ...] = (),
 ) -> Answered | Failed:
     """Return what a complete answer amounts to: some are refusals, filtered, or nothing at all."""
 
@@ -106,6 +147,10 @@ def conclude(
         return failed(SAFETY, "the provider's safety filter stopped the answer; ask for something else, or another way")
     if finish_reason == "error":
         return failed(PROVIDER_ERROR, "the provider ended the answer with an error and did not say which")
+    if tool_calls:
+        return Answered(
+            text, "length" if finish_reason == "length" else "tool_calls", model, usage, cost_usd, tool_calls=tool_calls
+        )
     if refusal and not text:
         return failed(REFUSAL, f"the model refused: {refusal}")
     if not text.strip():
@@ -128,6 +173,8 @@ class StreamReader:
     _usage: Usage = field(default_factory=Usage)
     _cost_usd: float | None = None
     _counted: bool = False
+    _calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Tool calls by their index, as far as they have come."""
 
     def take(self, event: bytes, now_s: float) -> str:
         """Return the text that an event brings, mostly a few characters, often none."""
@@ -156,10 +203,29 @@ class StreamReader:
             return ""
         if refusal := text_of(delta.get("refusal")):
             self._refusal.append(refusal)
+        if delta.get("tool_calls"):
+            self._take_calls(delta["tool_calls"])
         text = text_of(delta.get("content"))
         if text:
             self.parts.append(text)
         return text
+
+    def _take_calls(self, pieces: object) -> None:
+        for place, piece in enumerate(pieces if isinstance(pieces, list) else []):
+            if not isinstance(piece, dict):
+                continue
+            index = piece.get("index")
+            known = self._calls.setdefault(index if isinstance(index, int) else place, {})
+            function = piece.get("function")
+            said = {**(function if isinstance(function, dict) else {}), "id": piece.get("id")}
+            for name in ("id", "name"):
+                known[name] = word(said.get(name)) or known.get(name, "")
+            arguments = said.get("arguments")
+            known["arguments"] = known.get("arguments", "") + (arguments if isinstance(arguments, str) else "")
+
+    def _called(self) -> tuple[ToolCall, ...]:
+        calls = ({"id": one["id"], "function": one} for _, one in sorted(self._calls.items()))
+        return _calls_of(list(calls))
 
     def _fail(self, failed: Failed) -> None:
         cost = self._cost_usd if self._counted else (0.0 if not self.parts and failed.cost_usd == 0.0 else None)
@@ -188,6 +254,7 @@ class StreamReader:
             model=self._model,
             usage=self._usage,
             cost_usd=self._cost_usd,
+            tool_calls=self._called(),
         )
 
     def broken(self, verdict: Verdict, message: str) -> Failed:
@@ -217,6 +284,19 @@ def text_of(content: object) -> str:
     if isinstance(content, list):
         return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
     return ""
+
+
+def _calls_of(found: object) -> tuple[ToolCall, ...]:
+    """Return the functions that a message wants called; what has no name is none."""
+    calls = list[ToolCall]()
+    for one in found if isinstance(found, list) else []:
+        function = one.get("function") if isinstance(one, dict) else None
+        if not isinstance(function, dict) or (name := word(function.get("name"))) is None:
+            continue
+        arguments = function.get("arguments")
+        text = arguments if isinstance(arguments, str) else to_json(arguments or {}).decode()
+        calls.append(ToolCall(id=word(one.get("id")) or f"call_{len(calls)}", name=name, arguments=text or "{}"))
+    return tuple(calls)
 
 
 def _first(choices: object) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class BodyCap:
         if announced is not None and announced > self._most:
             if not patient:
                 await _throw_away(receive)
-            await failure(413, self._detail(), headers={"Connection": "close"})(scope, receive, send)
+            refused = failure(413, self._detail(), headers={"Connection": "close"}, path=scope["path"])
+            await refused(scope, receive, send)
             return
         got = 0
 

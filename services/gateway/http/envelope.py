@@ -16,7 +16,7 @@ from shared.observe.logs import bound
 log = logging.getLogger("segue.gateway")
 
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_KINDS = {"chat": "chat", "workflow": "workflow", "template": "template", "session": "session"}
+_KINDS = {"chat": "chat", "workflow": "workflow", "template": "template", "session": "session", "v1": "openai"}
 _BOOT = secrets.token_hex(6)
 _NUMBERS = count(1)
 _UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})

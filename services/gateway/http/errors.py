@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from services.gateway.http.openai import failures
 from services.gateway.runs import KeyReused, NoEndInTime
 from services.gateway.waiting import Stopping, TooManyWaiting
 from shared.bus.errors import BusError, QueueFull, Unavailable
@@ -48,9 +49,17 @@ def invalid(error: ValidationError) -> Refusal:
 
 
 def failure(
-    status: int, detail: Any, *, run_id: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    detail: Any,
+    *,
+    run_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    path: str = "",
 ) -> Response:
-    """Return the answer of an error."""
+    """Return the answer of an error: in OpenAI's form where its clients ask (`path`)."""
+    if failures.is_ours(path):
+        failing = failures.of_detail(status, detail, run_id)
+        return Response(failing.body(), failing.status, {**failing.headers(), **(headers or {})}, JSON)
     body = {"detail": detail} if run_id is None else {"detail": detail, "run_id": run_id}
     return Response(to_json(body), status, headers, JSON)
 
@@ -104,10 +113,10 @@ def _after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, round(seconds)))}
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.said if isinstance(error, Refusal) else error.detail
-    return failure(error.status_code, detail, headers=error.headers)
+    return failure(error.status_code, detail, headers=error.headers, path=request.url.path)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -116,9 +125,9 @@ async def _not_routed(request: Request, error: Exception) -> Response:
         return await _refused(request, error)
     what = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return failure(404, f"there is nothing at {what}; /docs lists what there is")
+        return failure(404, f"there is nothing at {what}; /docs lists what there is", path=request.url.path)
     allowed = (error.headers or {}).get("Allow", "")
-    return failure(405, f"{what} is not offered; allowed: {allowed}", headers=error.headers)
+    return failure(405, f"{what} is not offered; allowed: {allowed}", headers=error.headers, path=request.url.path)
 
 
 async def _on_bus(request: Request, error: Exception) -> Response:
@@ -130,16 +139,16 @@ async def _on_bus(request: Request, error: Exception) -> Response:
         log.warning(
             "request.failed", extra={"status": status, "run_id": run_id, "error": str(error) or type(error).__name__}
         )
-    return failure(status, detail, run_id=run_id, headers=headers)
+    return failure(status, detail, run_id=run_id, headers=headers, path=request.url.path)
 
 
-async def _gone(_: Request, __: Exception) -> Response:
-    return failure(400, "the connection was closed before the body had come")
+async def _gone(request: Request, __: Exception) -> Response:
+    return failure(400, "the connection was closed before the body had come", path=request.url.path)
 
 
-async def _bug(_: Request, error: Exception) -> Response:
+async def _bug(request: Request, error: Exception) -> Response:
     status, detail, headers = said_of(error)  # the server logs the exception itself: it is raised again after this
-    return failure(status, detail, headers=headers)
+    return failure(status, detail, headers=headers, path=request.url.path)
 
 
 def install(app: FastAPI) -> None:

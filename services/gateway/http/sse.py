@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +65,9 @@ class Wire:
     def begun(self) -> bool:
         return self.written_at > 0
 
-    async def begin(self, *, replayed: bool) -> None:
-        headers = [*HEADERS, *((name.lower().encode(), value.encode()) for name, value in REPLAYED.items() if replayed)]
+    async def begin(self, *, replayed: bool, more: Mapping[str, str] | None = None) -> None:
+        said = {**(REPLAYED if replayed else {}), **(more or {})}
+        headers = [*HEADERS, *((name.lower().encode(), value.encode()) for name, value in said.items())]
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
