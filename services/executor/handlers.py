@@ -15,6 +15,7 @@ from services.executor.artifacts import Artifacts, Unusable
 from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings
 from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
+from services.executor.budgets import Budgets
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
 from services.executor.insisting import insist
@@ -76,6 +77,7 @@ class Executor:
     breakers: Breakers
     permits: Permits
     prices: PriceBook = field(default_factory=PriceBook)
+    budgets: Budgets = field(default_factory=Budgets)
     caches: bool = True
     """Whether answers are kept at all."""
     concurrency: Mapping[str, Places] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Executor:
     claims: Claims = field(init=False)
 
     def __post_init__(self) -> None:
-        self.claims = Claims(self.bus, self.running, self.now, self.prices)
+        self.claims = Claims(self.bus, self.running, self.now, self.prices, self.budgets)
 
     async def execute(self, delivery: Delivery) -> Verdict:
         """Take one call as far as it goes now: settled, or put back to wait."""
@@ -111,6 +113,8 @@ class Executor:
         if delivery.delivered > 1 and (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
             return elsewhere
         chain, why_not = self.roster.chain(command.role)
+        if why_not is None:
+            chain, why_not = await self._allowed(command, chain)
         if why_not is not None:
             return await self._fail(ledger, why_not)
         role = ledger.role if ledger.role in chain else chain[0]
@@ -137,7 +141,7 @@ class Executor:
             except Unusable as error:
                 return await self._fail(ledger, fault(error.failed.verdict, str(error)))
             made = await self._attempt(ledger, asked, working, route)
-            if probe and (made is None or isinstance(made, Busy)):
+            if probe and (made is None or isinstance(made, Busy | Fault)):
                 await self.breakers.put_probe_back(route)
             if isinstance(made, Busy):
                 on = await self._held_back(ledger, delivery, route, chain, made)
@@ -145,6 +149,8 @@ class Executor:
                     return on
                 role = on
                 continue
+            if isinstance(made, Fault):
+                return await self._fail(ledger, made)
             if made is None:
                 if (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
                     return elsewhere
@@ -190,6 +196,7 @@ class Executor:
         """Settle the call by an attempt's outcome; or return the role to go on with."""
         command = ledger.command
         started, outcome, took_s = made
+        await self.budgets.settle(started, command.purpose, outcome)
         artifacts: tuple[Artifact, ...] = ()
         if isinstance(outcome, Answered) and outcome.media:
             outcome, artifacts = await self._store(started, command.purpose, outcome)
@@ -280,24 +287,39 @@ class Executor:
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
         return caching.key_of(command, (route.provider, route.base_url, route.model), parameters)
 
+    async def _allowed(self, command: ExecuteCall, chain: list[str]) -> tuple[list[str], Fault | None]:
+        """Return the roles that a run's key and tenant may ask for an answer; the system's own decisions are free."""
+        if command.purpose is Purpose.DECISION:
+            return chain, None
+        lists = [one.models for one in (await self.budgets.allowances(command.run)).values() if one.models is not None]
+        left = [role for role in chain if all(role in models for models in lists)]
+        return left, None if left else settlement.not_allowed(command.role, chain)
+
     def _left_s(self, command: ExecuteCall) -> float:
         return (command.run.deadline_at - self.now()).total_seconds()
 
     async def _attempt(
         self, ledger: Ledger, asked: ExecuteCall, working: Working, route: Route
-    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | None:
+    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | Fault | None:
         """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already.
 
         `asked`: the call with its images. `MediaJob`: it began one, which is to be asked after. `Busy`: the provider's
-        limit is used up, and nothing was claimed.
+        limit is used up, or what is left of a budget is held, and nothing was claimed. `Fault`: a budget is used up.
         """
         async with self.concurrency.get(route.role, _NO_LIMIT):
             permit = await self.permits.take(route, ledger.command)
             if isinstance(permit, Busy):
                 return permit
-            claimed = await self.claims.claim(ledger, working, route)
+            claim = self.running.claim(working)
+            holding = await self.budgets.hold(ledger.command, route, ledger.next_attempt, claim)
+            if isinstance(holding, Busy | Fault):
+                await self.permits.give_back(route, permit)
+                return holding
+            point("executor.held")
+            claimed = await self.claims.claim(ledger, claim, route)
             if claimed is None:
                 await self.permits.give_back(route, permit)
+                await self.budgets.give_back(holding)
                 return None
             point("executor.claimed")
             started = claimed.started
@@ -333,6 +355,8 @@ class Executor:
         """Wait for a place within the provider's limit; returns the role to go on with, or the delivery's verdict."""
         if busy.seconds + LEAST_ATTEMPT_S > self._left_s(ledger.command):
             await self.permits.leaves(route, ledger.command)
+            if busy.fault is not None:
+                return await self._fail(ledger, busy.fault)
             following = chain[chain.index(route.role) + 1 :]
             if following:
                 return following[0]

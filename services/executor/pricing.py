@@ -9,8 +9,8 @@ from services.executor.providers.durations import seconds_of
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.ids import Lane
-from shared.contracts.message import Usage
-from shared.conversation import tokens_of
+from shared.contracts.message import ChatMessage, Usage
+from shared.conversation import MESSAGE_TOKENS, tokens_of
 from shared.prices import IMAGE_TOKENS, PriceBook
 
 ANSWER_TOKENS: Final = 4_096
@@ -63,6 +63,21 @@ def tokens_taken(outcome: Answered | Failed | MediaJob) -> int | None:
         return None
     refused = outcome.status is not None and 400 <= outcome.status < 500
     return 0 if refused or (outcome.status is None and outcome.cost_usd == 0.0) else None
+
+
+def at_most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
+    """Return how many tokens a call can tell at the most, and its answer have. No vocabulary makes more tokens of a text
+    than it has bytes."""
+    asked, answer = most_tokens(call, route)
+    return max(asked, sum(MESSAGE_TOKENS + _bytes_of(message) for message in call.messages)), answer
+
+
+def _bytes_of(message: ChatMessage) -> int:
+    if isinstance(message.content, str):
+        return len(message.content.encode(errors="surrogatepass"))
+    texts = (str(part["text"]) for part in message.content if isinstance(part.get("text"), str))
+    images = tokens_of(message.model_copy(update={"content": [p for p in message.content if "image_url" in p]}))
+    return images + sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
 
 def reserved_usd(call: ExecuteCall, route: Route, prices: PriceBook) -> float:

@@ -13,10 +13,13 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
+from services.gateway.admission import Admission
 from services.gateway.bounds import Bounds
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
+from services.gateway.guard import Guard
 from services.gateway.http import (
+    admin,
     artifacts,
     breakers,
     catalogue,
@@ -34,13 +37,17 @@ from services.gateway.http import (
     templates,
     workflows,
 )
+from services.gateway.http.access import Access
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
+from services.gateway.identification import Identification
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
 from shared import version
+from shared.access.book import KeyBook
+from shared.access.records import Records
 from shared.bus.connection import Bus
 from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
@@ -77,12 +84,17 @@ def application(
     keeping: Keeping | None = None,
     prices: PriceBook | None = None,
     drain_s: float = DRAIN_S,
+    identification: Identification | None = None,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
-    waiting = Waiting(bounds.waiting)
+    waiting, guard = Waiting(bounds.waiting), Guard()
+    chosen = identification or Identification()
 
     async def assemble(bus: Bus) -> Work:
-        runs = Runs(bus=bus, now=lambda: datetime.now(UTC))
+        runs = Runs(bus=bus, now=_now, admission=Admission(bus, _now))
+        records = Records(bus)
+        await records.start()
+        guard.authenticator = chosen.authenticator(records, _now)
         projector = keeping.projector(bus) if keeping is not None else None
         live = LiveModels(bus, offering.configuration) if offering is not None else None
         gateway = app.state.gateway = Gateway(
@@ -96,6 +108,7 @@ def application(
             prices=prices or PriceBook(),
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
+            keys=KeyBook(bus, chosen.secrets, _now),
             health=service.health,
             projector=projector,
             started_at=monotonic(),
@@ -150,11 +163,16 @@ def application(
         artifacts,
         sessions,
         catalogue,
+        admin,
         probes,
     ):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     described.install(app)
-    return Envelope(BodyCap(app, bounds.body_bytes))
+    return Envelope(Access(BodyCap(app, bounds.body_bytes), guard))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def listings_of(configuration: Configuration, environment: Environment) -> Listings:
@@ -202,6 +220,7 @@ def main() -> None:
     try:
         environment = Environment.read(os.environ)
         bounds = Bounds.read(os.environ)
+        identification = Identification.read(environment)
         configuration = load().configuration
         prices = PriceBook.read(environment.prices)
         keeping = Keeping.read(environment, configuration.orchestration.state_retention_days)
@@ -214,6 +233,7 @@ def main() -> None:
         offering=Offering(configuration, environment),
         keeping=keeping,
         prices=prices,
+        identification=identification,
     )
     serve(
         app,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from services.gateway.principal import EVERYBODY, Account, Principal, at_most
 from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, WorkflowRequest
 from shared.contracts.events import RunAccepted
 from shared.contracts.ids import Priority, RunId, SessionId, TenantId
@@ -23,6 +24,7 @@ class Identity:
     run_id: RunId
     keyed: bool
     """The id stands for the caller's idempotency key: others may be bearing the same run at this moment."""
+    principal: Principal = EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Birth:
 
     command: SubmitRequest | PlanRun
     keyed: bool
+    accounts: tuple[Account, ...] = ()
+    """Whose limits it is looked at for before it begins."""
 
     @property
     def run(self) -> Run:
@@ -53,7 +57,7 @@ def of_chat(
 ) -> Birth:
     """Return the birth of a chat request."""
     run = _run(identity, priority, session_id, now, timeout_s)
-    return Birth(SubmitRequest(run=run, request=request, source=_source(identity)), identity.keyed)
+    return Birth(SubmitRequest(run=run, request=request, source=_source(identity)), identity.keyed, _limited(identity))
 
 
 def of_workflow(
@@ -69,13 +73,15 @@ def of_workflow(
     """Return the birth of a workflow that is ready to run."""
     run = _run(identity, priority, None, now, timeout_s)
     request = WorkflowRequest(workflow=workflow, template=template, template_version=version)
-    return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed)
+    return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed, _limited(identity))
 
 
 def of_plan(identity: Identity, request: ChatRequest, *, priority: Priority, now: datetime, timeout_s: float) -> Birth:
     """Return the birth of a run that is only to be planned."""
     run = _run(identity, priority, None, now, timeout_s)
-    return Birth(PlanRun(run=run, request=request, source=_source(identity), plan_only=True), identity.keyed)
+    return Birth(
+        PlanRun(run=run, request=request, source=_source(identity), plan_only=True), identity.keyed, _limited(identity)
+    )
 
 
 def of_lineage(
@@ -86,8 +92,10 @@ def of_lineage(
     request, source = parent.request, _source(identity)
     if isinstance(request, ChatRequest) and not planned:
         asked = request.model_copy(update={"new_session": False})
-        return Birth(SubmitRequest(run=run, request=asked, source=source, lineage=lineage), identity.keyed)
-    return Birth(PlanRun(run=run, request=request, source=source, lineage=lineage), identity.keyed)
+        return Birth(
+            SubmitRequest(run=run, request=asked, source=source, lineage=lineage), identity.keyed, _limited(identity)
+        )
+    return Birth(PlanRun(run=run, request=request, source=source, lineage=lineage), identity.keyed, _limited(identity))
 
 
 def _source(identity: Identity) -> Literal["gateway", "bus"]:
@@ -99,14 +107,23 @@ def _source(identity: Identity) -> Literal["gateway", "bus"]:
     return "bus" if identity.keyed else "gateway"
 
 
+def _limited(identity: Identity) -> tuple[Account, ...]:
+    return tuple(one for one in identity.principal.accounts if one.allowance.is_door)
+
+
 def _run(identity: Identity, priority: Priority, session_id: SessionId | None, now: datetime, timeout_s: float) -> Run:
+    principal = identity.principal
+    counted = (one for one in principal.accounts if one.allowance.concurrent_runs is not None)
+    places = tuple(one.name for one in counted)
     return Run(
         run_id=identity.run_id,
         tenant=identity.tenant,
-        priority=priority,
+        priority=at_most(priority, principal.most_priority) if principal.accounts else priority,
         session_id=session_id,
         born_at=now,
         deadline_at=now + timedelta(seconds=timeout_s),
+        key=principal.key,
+        places=places or None,
     )
 
 

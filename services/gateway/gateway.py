@@ -10,6 +10,7 @@ from services.gateway.births import Birth
 from services.gateway.listings import Listings
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
+from shared.access.book import KeyBook
 from shared.bus.connection import Bus
 from shared.history.projector import Projector
 from shared.observe.logs import bound
@@ -40,6 +41,8 @@ class Gateway:
     prices: PriceBook
     book: TemplateBook
     schedules: Schedules
+    keys: KeyBook
+    """Without secrets where no keys are used."""
     health: Health
     projector: Projector | None
     """Keeps the history; None where it is off."""

@@ -50,6 +50,11 @@ class Records:
         self._known.clear()
         self._reading.clear()
 
+    def has_key(self, id: str) -> bool:
+        """Whether a key can be looked up without asking the bus."""
+        known = self._known.get(f"key.{id}")
+        return known is not None and time.monotonic() - known.read_at < FRESH_S
+
     async def key(self, id: str) -> ApiKey | None:
         """Return a key's record; None when there is none. Raises `BusError`."""
         return await self._get(f"key.{id}", ApiKey)

@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 def auth_of(environment: Environment) -> str:
-    """Return `off`, `keys` or `jwt`. Raises `ConfigInvalid` where nobody chose and it matters, or something is missing."""
+    """Return `off`, `keys` or `jwt`. Raises `ConfigInvalid` where nobody chose and it matters, or a part is missing."""
     if environment.auth is None and not is_loopback(environment.host):
         raise ConfigInvalid(
             "environment",

@@ -70,11 +70,12 @@ class Environment:
     """SEGUE_ALLOWED_NETWORKS: networks of your own, such as 10.1.0.0/16, from which images may be fetched and to which
     callbacks may go, with commas between; unset: public addresses alone."""
     auth: str | None = None
-    """SEGUE_AUTH: who may use the API: `off` (everybody who reaches it), `keys` (API keys) or `jwt` (tokens of an identity
-    provider); unset: off while SEGUE_HOST is a loopback address, and otherwise the gateway does not start."""
+    """SEGUE_AUTH: who may use the API: `off` (everybody who reaches it), `keys` (API keys) or `jwt` (tokens of an
+    identity provider); unset: off while SEGUE_HOST is a loopback address, and otherwise the gateway does not start."""
     key_secret: SecretStr | None = None
     """SEGUE_KEY_SECRET: what API keys are stored under, 32 characters or more; several with commas between while you
-    change it: the first makes new keys. Unset, with NATS on this machine: made once, in `key-secret` in SEGUE_DATA_DIR."""
+    change it: the first makes new keys. Unset, with NATS on this machine: made once, as `key-secret` in
+    SEGUE_DATA_DIR."""
     jwt_jwks: str | None = None
     """SEGUE_JWT_JWKS: the keys of the identity provider: a URL, or a file."""
     jwt_issuer: str | None = None

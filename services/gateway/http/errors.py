@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from services.gateway.admission import OverLimit
 from services.gateway.runs import KeyReused, NoEndInTime
 from services.gateway.waiting import Stopping, TooManyWaiting
 from shared.bus.errors import BusError, QueueFull, Unavailable
@@ -76,6 +77,8 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
                 "the system's queue is full; wait, then send the request again: nothing was kept",
                 _after(error.retry_after_s),
             )
+        case OverLimit():
+            return error.status, str(error), _after(error.retry_after_s)
         case TooManyWaiting():
             return 503, f"{error}; send the request again in a moment: nothing was kept", _after(1)
         case Stopping():
@@ -133,6 +136,14 @@ async def _on_bus(request: Request, error: Exception) -> Response:
     return failure(status, detail, run_id=run_id, headers=headers)
 
 
+async def _limited(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OverLimit)
+    request.scope["state"].pop("run_id", None)  # nothing was begun
+    status, detail, headers = said_of(error)
+    body = {"detail": detail, "error": {"type": "resource", "code": error.code, "message": detail}}
+    return Response(to_json(body), status, headers, JSON)
+
+
 async def _gone(_: Request, __: Exception) -> Response:
     return failure(400, "the connection was closed before the body had come")
 
@@ -148,6 +159,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(405, _not_routed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(OverLimit, _limited)
     for kind in (BusError, Unreadable, KeyReused, NoEndInTime, TooManyWaiting, Stopping):
         app.add_exception_handler(kind, _on_bus)
     app.add_exception_handler(Exception, _bug)

@@ -1,0 +1,105 @@
+"""Who are you, may you: before anything else of a request is looked at, its body least of all."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.gateway.bearers import NoKeys
+from services.gateway.guard import Guard, NotKnown, TooManyTries
+from services.gateway.http.errors import failure, said_of
+from services.gateway.http.scopes import needed
+from services.gateway.principal import Principal
+from shared.bus.errors import BusError
+from shared.observe import metrics
+
+REALM: Final = 'Bearer realm="segue"'
+SUBPROTOCOL: Final = "bearer."
+"""Browsers cannot set a WebSocket's headers: `new WebSocket(url, ["segue", "bearer." + key])`."""
+_CLOSE_OVER: Final = 65_536
+
+
+class Access:
+    """ASGI middleware: 401 without a credential that counts, 403 without the scope; else `who(request)` knows."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        wanted = needed(scope.get("method", "POST"), scope["path"])
+        authenticator = self._guard.authenticator
+        if wanted is None:
+            await self._app(scope, receive, send)
+            return
+        if authenticator is None:
+            await self._refuse(failure(503, "starting", headers={"Retry-After": "1"}), scope, receive, send)
+            return
+        try:
+            principal = await authenticator.principal_of(credential_of(scope["headers"]))
+        except (NotKnown, TooManyTries, NoKeys, BusError) as error:
+            await self._refuse(_said(error), scope, receive, send)
+            return
+        if wanted not in principal.scopes:
+            await self._refuse(_forbidden(principal, wanted.value), scope, receive, send)
+            return
+        scope.setdefault("state", {})["principal"] = principal
+        await self._app(scope, receive, send)
+
+    async def _refuse(self, answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        metrics.REFUSED_AT_DOOR.labels(str(answer.status_code)).inc()
+        if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": "not allowed"})
+            return
+        if scope["type"] == "http" and _is_large(scope["headers"]):
+            answer.headers["connection"] = "close"  # its body is never read
+        await answer(scope, receive, send)
+
+
+def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return what a request says about who it is from."""
+    found: dict[bytes, bytes] = {name: value for name, value in headers if name in _WHERE}
+    if (said := found.get(b"authorization")) is not None:
+        scheme, _, rest = said.decode("latin-1").strip().partition(" ")
+        if scheme.lower() == "bearer" and rest.strip():
+            return rest.strip()
+    if (said := found.get(b"x-api-key")) is not None:
+        return said.decode("latin-1").strip() or None
+    for part in found.get(b"sec-websocket-protocol", b"").decode("latin-1").split(","):
+        if part.strip().startswith(SUBPROTOCOL):
+            return part.strip().removeprefix(SUBPROTOCOL)
+    return None
+
+
+_WHERE: Final = frozenset({b"authorization", b"x-api-key", b"sec-websocket-protocol"})
+
+
+def _said(error: Exception) -> Response:
+    match error:
+        case NotKnown():
+            return failure(401, str(error), headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+        case TooManyTries():
+            told = "too many unknown keys are tried at the moment; send the request again"
+            return failure(429, told, headers={"Retry-After": "1"})
+        case NoKeys():
+            told = "the identity provider's keys cannot be had (SEGUE_JWT_JWKS); the log says why"
+            return failure(503, told, headers={"Retry-After": "10"})
+    status, detail, headers = said_of(error)
+    return failure(status, detail, headers=headers)
+
+
+def _forbidden(principal: Principal, wanted: str) -> Response:
+    has = ", ".join(sorted(principal.scopes)) or "none"
+    headers: Mapping[str, str] = {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{wanted}"'}
+    return failure(403, f"this needs the scope {wanted!r}; the credential has: {has}", headers=headers)
+
+
+def _is_large(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and value.isdigit() and int(value) > _CLOSE_OVER):
+            return True
+    return False
