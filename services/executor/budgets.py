@@ -1,7 +1,8 @@
 """What keys and tenants may spend: held before an attempt is sent, settled after. (ADR 0021)
 
-This is the one place where money is decided. A hold is named after its attempt and its claim, so that it is counted once
-however often it is asked for, settled or taken for lost. Whoever has no budget costs nothing: limits are known here.
+This is the one place where money is decided. A hold is named after its attempt and its claim, so that it is counted
+once however often it is asked for, settled or taken for lost. Whoever has no budget costs nothing: limits are known
+here.
 """
 
 import asyncio

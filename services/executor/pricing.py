@@ -66,8 +66,10 @@ def tokens_taken(outcome: Answered | Failed | MediaJob) -> int | None:
 
 
 def at_most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
-    """Return how many tokens a call can tell at the most, and its answer have. No vocabulary makes more tokens of a text
-    than it has bytes."""
+    """Return how many tokens a call can tell at the most, and its answer have.
+
+    No vocabulary makes more tokens of a text than it has bytes.
+    """
     asked, answer = most_tokens(call, route)
     return max(asked, sum(MESSAGE_TOKENS + _bytes_of(message) for message in call.messages)), answer
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ def stage(own_nats_server: NatsServer) -> Stage:
 
     @asynccontextmanager
     async def set_up(
-        *, limits: Limits | None = None, takes: bool = True, timeout_s: float = 20, **bounds: int
+        *, limits: Limits | None = None, takes: bool = True, timeout_s: float = 20, **bounds: Any
     ) -> AsyncIterator[tuple[Client, Backstage]]:
         async with (
             Backstage(own_nats_server.url, limits or Limits(), takes=takes) as backstage,

@@ -9,6 +9,8 @@ import uvicorn
 
 from services.gateway.app import application
 from services.gateway.bounds import Bounds
+from services.gateway.identification import Identification
+from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
 from shared.config.operation import WorkflowLimits
 from shared.config.templates import Parameter, Template
@@ -52,9 +54,16 @@ def listings(timeout_s: float = 20) -> Listings:
 
 
 @asynccontextmanager
-async def serving(url: str, *, timeout_s: float = 20, **bounds: int) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    url: str,
+    *,
+    timeout_s: float = 20,
+    identification: Identification | None = None,
+    keeping: Keeping | None = None,
+    **bounds: int,
+) -> AsyncIterator[httpx.AsyncClient]:
     """Serve one gateway; yields a client for it."""
-    app = application(url, listings(timeout_s), Bounds(**bounds))
+    app = application(url, listings(timeout_s), Bounds(**bounds), identification=identification, keeping=keeping)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="on", log_config=None, access_log=False)
     config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)

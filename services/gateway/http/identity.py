@@ -1,5 +1,7 @@
 """Who asks, and which run a request is."""
 
+from collections.abc import Iterable
+
 from starlette.requests import HTTPConnection, Request
 
 from services.gateway.births import Identity
@@ -14,6 +16,13 @@ def who(request: HTTPConnection) -> Principal:
     """Return whom a request, or a WebSocket, is from: by its credential, never by what it says of itself."""
     found: Principal = request.scope.get("state", {}).get("principal", EVERYBODY)
     return found
+
+
+def may_ask(request: HTTPConnection, roles: Iterable[str]) -> None:
+    """Refuse roles that a credential, or its tenant, may not have asked."""
+    refused = who(request).refused(roles)
+    if refused:
+        raise Refusal(403, f"{', '.join(refused)} may not be asked with this key, or by this tenant: use another model")
 
 
 def identity_of(request: Request) -> Identity:

@@ -19,7 +19,7 @@ def needed(method: str, path: str) -> Scope | None:
     """
     if path in OPEN and method in _LOOKING:
         return None
-    if _under(path, "/admin") or (_under(path, "/breakers") and method not in _LOOKING):
+    if _under(path, "/admin") or _under(path, "/breakers"):
         return Scope.ADMIN
     if any(_under(path, prefix) for prefix in _ASKING) or (_under(path, "/session") and method == "DELETE"):
         return Scope.CHAT
