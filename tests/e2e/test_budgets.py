@@ -105,7 +105,7 @@ async def test_only_so_many_runs_go_on_at_the_same_time(guarded: System) -> None
     """Over two gateways: three of twelve get in, the others are told to come back; later there is room again."""
     system = guarded
     made = await key(system, "busy", concurrent_runs=3)
-    await system.faults({"match": {"contains": "slowly"}, "fault": {"kind": "delay", "delay_s": 1.5}})
+    await system.faults({"match": {"contains": "slowly"}, "times": "forever", "fault": {"kind": "delay", "delay_s": 3}})
     slow = {"workflow": [{"type": "inline", "tasks": [{"model": "medium_ai", "prompt": "Speak slowly."}]}]}
     gateways = [gateway.url for gateway in system.running("gateway")]
     answers = await asyncio.gather(
@@ -114,7 +114,6 @@ async def test_only_so_many_runs_go_on_at_the_same_time(guarded: System) -> None
             for number in range(12)
         )
     )
-    await system.faults()
     assert Counter(answer.status_code for answer in answers) == {200: 3, 429: 9}
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.json()["error"]["code"] == "too_many_runs"
