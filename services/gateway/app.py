@@ -40,6 +40,7 @@ from services.gateway.http import (
 from services.gateway.http.access import Access
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
+from services.gateway.http.patience import patient
 from services.gateway.identification import Identification
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
@@ -241,4 +242,5 @@ def main() -> None:
         host=environment.host,
         port=environment.port,
         log_level=environment.level(configuration.log_level),
+        http=patient(bounds.connections),
     )
