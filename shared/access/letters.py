@@ -40,11 +40,6 @@ def make(chance: bytes, secret: bytes, *, id: str | None = None) -> Made:
     return Made(name, text, digest_of(text, secret), text[-4:])
 
 
-def looks_like_one(text: str) -> bool:
-    """Whether a text is meant to be a key."""
-    return text.startswith(PREFIX)
-
-
 def id_of(text: str) -> str | None:
     """Return a key's id; None for a text that is none, or one that was not copied whole."""
     found = _KEY.fullmatch(text)
