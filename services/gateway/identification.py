@@ -1,12 +1,12 @@
 """How a gateway asks who somebody is, as its environment chose."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.gateway.bearers import Bearers
 from services.gateway.guard import Authenticator
-from services.gateway.keys import Keys, accounts
+from services.gateway.keys import Keys
 from services.gateway.principal import EVERYBODY, Principal
 from shared.access.records import Records
 from shared.access.settings import auth_of, secrets_of
@@ -15,12 +15,10 @@ from shared.config.environment import Environment
 
 @dataclass(frozen=True, slots=True)
 class Everybody:
-    """Asks nobody: all are the one tenant."""
-
-    records: Records
+    """Asks nobody, and the bus nothing: all are the one tenant, whose limits the executors keep."""
 
     async def principal_of(self, credential: str | None) -> Principal:
-        return replace(EVERYBODY, accounts=await accounts(self.records, EVERYBODY.tenant))
+        return EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +41,4 @@ class Identification:
             return Keys(records, self.secrets, now)
         if self.auth == "jwt":
             return Bearers.read(self.environment, records)
-        return Everybody(records)
+        return Everybody()
