@@ -8,6 +8,7 @@ here.
 import asyncio
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,7 @@ log = logging.getLogger("segue.executor")
 OVERSTAYS: Final = timedelta(seconds=120)
 """What is still held this long after its run's deadline is counted as spent: its executor is dead, or away for long."""
 AGAIN_S: Final = 0.25
+MOST_OPEN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Budgets:
     prices: PriceBook = field(default_factory=PriceBook)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _chance: random.Random = field(default_factory=random.Random)
+    _open: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
+    """By attempt: where this process holds something for it, whatever becomes of the limits meanwhile."""
 
     async def allowances(self, run: Run) -> Mapping[str, Allowance]:
         """Return the limits of a run's key and tenant, by account; known here, unless they are new or have changed."""
@@ -75,7 +79,8 @@ class Budgets:
 
         `Busy`: it fits once others have settled what they hold. `Fault`: it does not fit any more.
         """
-        name = f"{_attempt(call.run, call.purpose, call.call, attempt)}.{claim}"
+        about = _attempt(call.run, call.purpose, call.call, attempt)
+        name = f"{about}.{claim}"
         given = await self.allowances(call.run)
         budgets = {account: one for account, one in given.items() if one.is_budget}
         if not budgets:
@@ -98,6 +103,9 @@ class Budgets:
                 return over_budget(found, account)
             pause_s = AGAIN_S * (1 + self._chance.random())
             return Busy(pause_s, "what others hold of a budget", held_up(route.model, account))
+        self._open[about] = tuple(held)
+        if len(self._open) > MOST_OPEN:
+            self._open.popitem(last=False)
         return Holding(name, tuple(held))
 
     async def give_back(self, holding: Holding) -> None:
@@ -117,9 +125,9 @@ class Budgets:
 
     async def _settle(self, started: AttemptStarted, purpose: Purpose, spent: Wanted | None) -> None:
         name, now = _attempt(started.run, purpose, started.call, started.attempt), self.now()
-        for account, allowance in (await self.allowances(started.run)).items():
-            if allowance.is_budget:
-                await self._change(account, lambda at: accounts.settle(at, name, spent, now))
+        budgets = [one for one, allowance in (await self.allowances(started.run)).items() if allowance.is_budget]
+        for account in dict.fromkeys([*budgets, *self._open.pop(name, ())]):
+            await self._change(account, lambda at: accounts.settle(at, name, spent, now))
 
     async def _hold(
         self, account: str, allowance: Allowance, name: str, wanted: Wanted, until: datetime

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.access.accounts import (
@@ -161,6 +161,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_no_order_of_things_spends_more_than_a_budget(steps: list[tuple[str, int, int, float]]) -> None:
     """As long as no attempt costs more than it holds: spent and held together never exceed the limit, and what the

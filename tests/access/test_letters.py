@@ -3,7 +3,7 @@
 import secrets
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.access import letters
@@ -12,6 +12,7 @@ SECRET, OTHER = b"one secret that is long enough, say", b"another secret that is
 CHANCES = st.binary(min_size=letters.CHANCE_BYTES, max_size=letters.CHANCE_BYTES)
 
 
+@settings(deadline=None)
 @given(CHANCES)
 def test_a_key_is_known_by_its_maker_and_nobody_else(chance: bytes) -> None:
     made = letters.make(chance, SECRET)
@@ -23,6 +24,7 @@ def test_a_key_is_known_by_its_maker_and_nobody_else(chance: bytes) -> None:
     assert made.text.endswith(made.last4)
 
 
+@settings(deadline=None)
 @given(CHANCES, st.integers(0, 59), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567_-."))
 def test_a_letter_that_is_wrong_is_noticed_by_anybody(chance: bytes, place: int, letter: str) -> None:
     """A mistyped key is known for one without asking."""

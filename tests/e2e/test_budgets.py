@@ -164,29 +164,33 @@ async def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(guarded
     await eventually(refused, within_s=1.0)
 
 
-async def test_what_a_dead_executor_held_is_counted_and_held_no_more(tmp_path: Path) -> None:
-    """Killed after it had asked, before it could say what came of it.
+async def test_what_a_dead_executor_held_is_counted_once_and_held_no_more(tmp_path: Path) -> None:
+    """Killed anywhere around an attempt, a fresh executor goes on.
 
-    The attempt is unknown and its hold becomes spent; the successor's is settled by what it cost.
+    Before the claim nothing was sent, and nothing is counted; with a claim and no end the attempt is unknown, and what
+    it held is spent; settled, it is what it cost. In the end nothing is held.
     """
     environment = {"SEGUE_AUTH": "keys", "SEGUE_KEY_SECRET": SECRET}
+    points = {"executor.held": False, "executor.claimed": True, "executor.answered": True, "executor.settled": False}
     async with System(tmp_path, copies={"executor": 0}, environment=environment) as system:
-        made = await key(system, "unlucky", usd_per_day=1.0)
-        armed = system.start("executor", SEGUE_FAULT="executor.answered")
-        await system.ready(armed)
-        asked = asyncio.create_task(system.post("/workflow", WORKFLOW, **bearing(made)))
-        while armed.alive:
-            assert not asked.done()
-            await asyncio.sleep(0.01)
-        held = (await (await book(system)).used(f"key.{made.key.id}")).account.held
-        assert len(held) == 1
-        system.start("executor")
-        answer = await asked
-        assert answer.status_code == 200, answer.text
-        used = (await (await book(system)).used(f"key.{made.key.id}")).account
-        assert not used.held
-        lost = next(iter(held.values())).nano_usd
-        assert abs(used.day_nano_usd - lost - answer.json()["cost_usd"] * 1e9) < 2
+        for point, unknown in points.items():
+            made = await key(system, "unlucky", usd_per_day=1.0)
+            armed = system.start("executor", SEGUE_FAULT=point)
+            await system.ready(armed)
+            asked = asyncio.create_task(system.post("/workflow", WORKFLOW, **bearing(made)))
+            while armed.alive:
+                assert not asked.done() or point == "executor.settled", point
+                await asyncio.sleep(0.01)
+            held = (await (await book(system)).used(f"key.{made.key.id}")).account.held
+            assert len(held) == (0 if point == "executor.settled" else 1), point
+            fresh = system.start("executor")
+            answer = await asked
+            assert answer.status_code == 200, answer.text
+            used = (await (await book(system)).used(f"key.{made.key.id}")).account
+            assert not used.held, point
+            lost = next(iter(held.values())).nano_usd if unknown else 0
+            assert abs(used.day_nano_usd - lost - answer.json()["cost_usd"] * 1e9) < 2, point
+            fresh.kill()
 
 
 async def test_a_role_that_is_not_allowed_is_not_asked(guarded: System) -> None:
