@@ -24,7 +24,7 @@ class Scope(StrEnum):
     READ = "read"
     """Look: everything that is asked for with GET."""
     ADMIN = "admin"
-    """Keys, tenants and breakers, of everybody."""
+    """Keys, tenants, breakers, models and providers, of everybody."""
 
 
 class Allowance(Part):

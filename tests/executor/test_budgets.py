@@ -166,7 +166,7 @@ async def test_whoever_has_no_budget_costs_nothing(begin: Begin, world: World, m
 async def test_a_copy_that_loses_its_claim_gives_its_own_hold_back(begin: Begin, world: World) -> None:
     """The other one's stays until it is settled."""
     await at_work(begin, world, {"usd_per_day": 1.0}, takes=False)
-    budgets, route = world.executor.budgets, world.executor.routes["medium_ai"]
+    budgets, route = world.executor.budgets, world.executor.roster.routes["medium_ai"]
     command = call()
     mine, other = await held(budgets, command, route, "mine"), await held(budgets, command, route, "other")
     await budgets.give_back(mine)

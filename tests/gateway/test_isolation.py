@@ -88,6 +88,12 @@ CASES: Mapping[tuple[str, str], Case] = {
     ("GET", "/artifacts/{artifact_id}"): Id("artifact"),
     ("GET", "/session/{session_id}"): Id("session"),
     ("DELETE", "/session/{session_id}"): Id("session"),
+    **{("GET", path): Nobodys() for path in ("/models/{name}", "/providers")},
+    **{
+        (method, f"/{what}/{{name}}{tail}"): Nobodys()
+        for what in ("models", "providers")
+        for method, tail in (("PUT", ""), ("DELETE", ""), ("POST", "/enable"), ("POST", "/disable"))
+    },
     ("GET", "/breakers"): Nobodys(),
     ("POST", "/breakers/reset"): Nobodys(),
     **{("GET", path): Nobodys() for path in (*OPEN, "/models", "/addons", "/stats")},
@@ -132,9 +138,9 @@ def test_what_is_of_no_tenant_is_the_operators_or_open() -> None:
     """But for lists of what the system offers, and its figures."""
     for (method, path), case in CASES.items():
         scope = needed(method, path)
-        if path.startswith(("/admin", "/breakers")):
+        if path.startswith(("/admin", "/breakers", "/providers")) or (path.startswith("/models") and method != "GET"):
             assert scope is Scope.ADMIN
-        elif isinstance(case, Nobodys) and path not in ("/models", "/addons", "/stats"):
+        elif isinstance(case, Nobodys) and path not in ("/models", "/models/{name}", "/addons", "/stats"):
             assert scope is None
         else:
             assert scope is not None, path

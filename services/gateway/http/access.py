@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.bearers import NoKeys
 from services.gateway.guard import Guard, NotKnown, TooManyTries
-from services.gateway.http.errors import failure, said_of
+from services.gateway.http.errors import JSON, failure, said_of
 from services.gateway.http.scopes import needed
 from services.gateway.principal import Principal
 from shared.bus.errors import BusError
@@ -78,16 +79,23 @@ def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 _WHERE: Final = frozenset({b"authorization", b"x-api-key", b"sec-websocket-protocol"})
 
 
+def _answer(status: int, code: str, detail: str, headers: Mapping[str, str]) -> Response:
+    """Return an answer that clients of either API can read: `detail`, and OpenAI's `error`."""
+    error = {"type": "authentication_error", "code": code, "message": detail, "param": None}
+    return Response(to_json({"detail": detail, "error": error}), status, headers, JSON)
+
+
 def _said(error: Exception) -> Response:
     match error:
         case NotKnown():
-            return failure(401, str(error), headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+            challenge = {"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
+            return _answer(401, "invalid_api_key", str(error), challenge)
         case TooManyTries():
             told = "too many unknown keys are tried at the moment; send the request again"
-            return failure(429, told, headers={"Retry-After": "1"})
+            return _answer(429, "too_many_tries", told, {"Retry-After": "1"})
         case NoKeys():
             told = "the identity provider's keys cannot be had (SEGUE_JWT_JWKS); the log says why"
-            return failure(503, told, headers={"Retry-After": "10"})
+            return _answer(503, "no_keys", told, {"Retry-After": "10"})
     status, detail, headers = said_of(error)
     return failure(status, detail, headers=headers)
 
@@ -95,7 +103,7 @@ def _said(error: Exception) -> Response:
 def _forbidden(principal: Principal, wanted: str) -> Response:
     has = ", ".join(sorted(principal.scopes)) or "none"
     headers: Mapping[str, str] = {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{wanted}"'}
-    return failure(403, f"this needs the scope {wanted!r}; the credential has: {has}", headers=headers)
+    return _answer(403, "missing_scope", f"this needs the scope {wanted!r}; the credential has: {has}", headers)
 
 
 def _is_large(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -143,7 +143,7 @@ def _steering(verb: Verb, doing: str) -> Callable[[Request, str], Awaitable[Resp
         _fits(run, verb, wanted)
         tenant = run.accepted.run.tenant
         command = ControlRun(
-            run_id=run_id, tenant=tenant, verb=verb, by="an API caller", reason=wanted.reason, task=wanted.task
+            run_id=run_id, tenant=tenant, verb=verb, by=who(request).name, reason=wanted.reason, task=wanted.task
         )
         await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
         return await _effect(gateway, run, verb)

@@ -9,6 +9,7 @@ OPEN: Final = frozenset(
 )
 """For probes, scrapers and readers: nothing of anybody's is there."""
 _ASKING: Final = ("/chat", "/ws", "/v1")
+_OPERATING: Final = ("/admin", "/breakers", "/providers")
 _LOOKING: Final = frozenset({"GET", "HEAD"})
 
 
@@ -19,7 +20,9 @@ def needed(method: str, path: str) -> Scope | None:
     """
     if path in OPEN and method in _LOOKING:
         return None
-    if _under(path, "/admin") or _under(path, "/breakers"):
+    if any(_under(path, prefix) for prefix in _OPERATING):
+        return Scope.ADMIN
+    if _under(path, "/models") and method not in _LOOKING:
         return Scope.ADMIN
     if any(_under(path, prefix) for prefix in _ASKING) or (_under(path, "/session") and method == "DELETE"):
         return Scope.CHAT
