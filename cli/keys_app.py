@@ -248,7 +248,8 @@ def _sent(method: str, path: str, body: object, url: str | None) -> dict[str, An
     from client.calls import Call
 
     with talking(url) as (client, _):
-        return client.do(Call[dict[str, Any]](method, path, dict, body, repeatable=False, also=201))
+        wanted: Call[dict[str, Any]] = Call(method, path, dict, body, repeatable=False, also=201)
+        return client.do(wanted)
 
 
 def _id(text: str) -> str:

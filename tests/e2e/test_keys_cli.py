@@ -26,7 +26,7 @@ async def test_keys_from_the_first_to_the_last(tmp_path: Path, monkeypatch: pyte
         kept = tmp_path / "key-secret"
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         without = await said("keys", "ls", "--url", url)
-        assert (without.exit_code, "API key is missing" in without.output) == (1, True)
+        assert (without.exit_code, "API key is missing" in without.output) == (1, True), without.output
 
         first = await said("keys", "create", "root", "--scope", "admin", "--bus", "--json", **bus)
         assert first.exit_code == 0, first.output
