@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from services.executor.booking import Booking
 from services.executor.limits import Busy
 from services.executor.pricing import at_most_tokens, reserved_usd
 from services.executor.providers import Answered, Failed
@@ -21,7 +22,7 @@ from services.executor.settlement import held_up, over_budget, unpriced
 from shared.access import accounts
 from shared.access.accounts import Held, Later, Over, Wanted
 from shared.access.records import Records
-from shared.bus.buckets import Bucket, Contended
+from shared.bus.buckets import Contended
 from shared.bus.connection import Bus
 from shared.bus.errors import Unavailable
 from shared.config.providers import Route
@@ -57,9 +58,14 @@ class Budgets:
     records: Records | None = None
     prices: PriceBook = field(default_factory=PriceBook)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _booking: Booking = field(init=False)
     _chance: random.Random = field(default_factory=random.Random)
     _open: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
     """By attempt: where this process holds something for it, whatever becomes of the limits meanwhile."""
+
+    def __post_init__(self) -> None:
+        if self.bus is not None:
+            self._booking = Booking(self.bus.budgets)
 
     async def allowances(self, run: Run) -> Mapping[str, Allowance]:
         """Return the limits of a run's key and tenant, by account; known here, unless they are new or have changed."""
@@ -140,7 +146,7 @@ class Budgets:
             return found.account if isinstance(found, Held) and (at is None or name not in at.held) else None
 
         try:
-            await self._bucket.update(f"money.{account}", Account, held)
+            await self._booking.change(account, held)
         except Contended:
             return Later()
         return found
@@ -149,17 +155,12 @@ class Budgets:
         """Change an account, however many others do: what was spent is written down."""
         while True:
             try:
-                await self._bucket.update(f"money.{account}", Account, change)
+                await self._booking.change(account, change)
             except (Contended, Unavailable) as error:
                 log.warning("budget.waits", extra={"error": str(error)})
                 await asyncio.sleep(AGAIN_S * self._chance.random())
             else:
                 return
-
-    @property
-    def _bucket(self) -> Bucket:
-        assert self.bus is not None
-        return self.bus.budgets
 
     def _most(self, call: ExecuteCall, route: Route) -> Wanted | None:
         """Return the most that an attempt can take; None: nobody knows its price."""

@@ -3,12 +3,17 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from services.gateway import keys as keys_module
+from services.gateway.guard import Guard, NotKnown
+from services.gateway.http.access import Access
+from services.gateway.http.identity import who
 from services.gateway.identification import Identification
+from services.gateway.principal import Principal
 from shared.access import letters
 from shared.bus.buckets import Bucket
 from shared.bus.server import NatsServer
@@ -261,3 +266,47 @@ async def test_a_tenants_limits_are_written_read_and_taken_away(own_nats_server:
             return (await http.post("/chat", json={"message": "x"}, headers=bearing(one))).status_code == 200
 
         await eventually(free)
+
+
+class Known:
+    """Knows one credential."""
+
+    async def principal_of(self, credential: str | None) -> Principal:
+        if credential != "the-key":
+            raise NotKnown("another, please")
+        return Principal("acme", scopes=frozenset({Scope.CHAT}))
+
+
+async def through(headers: list[tuple[bytes, bytes]], path: str = "/ws", **scope: Any) -> tuple[list[Any], str | None]:
+    """Send a WebSocket through the door; returns what was answered, and the tenant that came through."""
+    sent: list[Any] = []
+    came: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        came.append(who(HTTPConnection(scope)).tenant)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    given = {"type": "websocket", "path": path, "headers": headers, **scope}
+    await Access(app, Guard(Known()))(given, receive, send)
+    return sent, came[0] if came else None
+
+
+async def test_a_websocket_says_who_it_is_in_a_header_or_where_browsers_can() -> None:
+    """`new WebSocket(url, ["segue", "bearer.<key>"])`; without it the handshake is refused."""
+    for headers in (
+        [(b"authorization", b"Bearer the-key")],
+        [(b"x-api-key", b"the-key")],
+        [(b"sec-websocket-protocol", b"segue, bearer.the-key")],
+    ):
+        assert await through(headers) == ([], "acme")
+    refused, came = await through([(b"sec-websocket-protocol", b"segue, bearer.other")])
+    assert (refused[0]["type"], refused[0]["code"], came) == ("websocket.close", 1008, None)
+    told, came = await through([], extensions={"websocket.http.response": {}})
+    assert (told[0]["type"], told[0]["status"], came) == ("websocket.http.response.start", 401, None)
+    missing, came = await through([(b"x-api-key", b"the-key")], path="/admin/ws")
+    assert (missing[0]["type"], came) == ("websocket.close", None)
