@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from services.executor.booking import Booking
-from services.executor.limits import Busy
 from services.executor.pricing import at_most_tokens, reserved_usd
 from services.executor.providers import Answered, Failed
 from services.executor.settlement import held_up, over_budget, unpriced
@@ -50,6 +49,15 @@ class Holding:
     accounts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """It fits once others have settled what they hold: look again after so many seconds."""
+
+    seconds: float
+    fault: Fault
+    """When the deadline comes first."""
+
+
 @dataclass(slots=True)
 class Budgets:
     """One a process; without records nobody has a budget."""
@@ -80,10 +88,10 @@ class Budgets:
             found[f"tenant.{tenant.name}"] = tenant.allowance
         return found
 
-    async def hold(self, call: ExecuteCall, route: Route, attempt: int, claim: str) -> Holding | Busy | Fault:
+    async def hold(self, call: ExecuteCall, route: Route, attempt: int, claim: str) -> Holding | Crowded | Fault:
         """Hold what an attempt may cost at the most, in every account that has a budget.
 
-        `Busy`: it fits once others have settled what they hold. `Fault`: it does not fit any more.
+        `Crowded`: it fits once others have settled what they hold. `Fault`: it does not fit any more.
         """
         about = _attempt(call.run, call.purpose, call.call, attempt)
         name = f"{about}.{claim}"
@@ -108,7 +116,7 @@ class Budgets:
                 metrics.BUDGET_REFUSALS.inc()
                 return over_budget(found, account)
             pause_s = AGAIN_S * (1 + self._chance.random())
-            return Busy(pause_s, "what others hold of a budget", held_up(route.model, account))
+            return Crowded(pause_s, held_up(route.model, account))
         self._open[about] = tuple(held)
         if len(self._open) > MOST_OPEN:
             self._open.popitem(last=False)

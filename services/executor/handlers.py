@@ -15,7 +15,7 @@ from services.executor.artifacts import Artifacts, Unusable
 from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings
 from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
-from services.executor.budgets import Budgets
+from services.executor.budgets import Budgets, Crowded
 from services.executor.claims import Claims
 from services.executor.deltas import Deltas
 from services.executor.insisting import insist
@@ -49,6 +49,8 @@ log = logging.getLogger("segue.executor")
 IN_PLACE_S = 1.0
 """A wait of at most this is slept in place; a longer one is put back, so that it holds no place."""
 LOOKS_FOR_PAYLOAD = 5
+CROWDED_IN_PLACE = 3
+"""Times that a call finds what is left of its budget held by others, before it waits elsewhere."""
 
 _NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
@@ -120,6 +122,7 @@ class Executor:
         role = ledger.role if ledger.role in chain else chain[0]
         if (known := await self._known(ledger, self.roster.routes[role])) is not None:
             return await self._settle(known)
+        crowded = 0
         while True:
             if ledger.job is not None:
                 on = await self._follow(ledger, delivery, working, chain)
@@ -141,8 +144,13 @@ class Executor:
             except Unusable as error:
                 return await self._fail(ledger, fault(error.failed.verdict, str(error)))
             made = await self._attempt(ledger, asked, working, route)
-            if probe and (made is None or isinstance(made, Busy | Fault)):
+            if probe and (made is None or isinstance(made, Busy | Crowded | Fault)):
                 await self.breakers.put_probe_back(route)
+            if isinstance(made, Crowded):
+                crowded += 1
+                if (waits := await self._crowded(ledger, delivery, working, made, crowded)) is not None:
+                    return waits
+                continue
             if isinstance(made, Busy):
                 on = await self._held_back(ledger, delivery, route, chain, made)
                 if not isinstance(on, str):
@@ -300,22 +308,23 @@ class Executor:
 
     async def _attempt(
         self, ledger: Ledger, asked: ExecuteCall, working: Working, route: Route
-    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | Fault | None:
+    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | Crowded | Fault | None:
         """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already.
 
         `asked`: the call with its images. `MediaJob`: it began one, which is to be asked after. `Busy`: the provider's
-        limit is used up, or what is left of a budget is held, and nothing was claimed. `Fault`: a budget is used up.
+        limit is used up; `Crowded`: others hold what is left of a budget; `Fault`: a budget is used up. Nothing was
+        claimed then.
         """
         async with self.concurrency.get(route.role, _NO_LIMIT):
-            permit = await self.permits.take(route, ledger.command)
-            if isinstance(permit, Busy):
-                return permit
             claim = self.running.claim(working)
             holding = await self.budgets.hold(ledger.command, route, ledger.next_attempt, claim)
-            if isinstance(holding, Busy | Fault):
-                await self.permits.give_back(route, permit)
+            if isinstance(holding, Crowded | Fault):
                 return holding
             point("executor.held")
+            permit = await self.permits.take(route, ledger.command)
+            if isinstance(permit, Busy):
+                await self.budgets.give_back(holding)
+                return permit
             claimed = await self.claims.claim(ledger, claim, route)
             if claimed is None:
                 await self.permits.give_back(route, permit)
@@ -355,8 +364,6 @@ class Executor:
         """Wait for a place within the provider's limit; returns the role to go on with, or the delivery's verdict."""
         if busy.seconds + LEAST_ATTEMPT_S > self._left_s(ledger.command):
             await self.permits.leaves(route, ledger.command)
-            if busy.fault is not None:
-                return await self._fail(ledger, busy.fault)
             following = chain[chain.index(route.role) + 1 :]
             if following:
                 return following[0]
@@ -366,6 +373,20 @@ class Executor:
             return await self._put_back(ledger, delivery, busy.seconds)
         await asyncio.sleep(busy.seconds)
         return route.role
+
+    async def _crowded(
+        self, ledger: Ledger, delivery: Delivery, working: Working, crowded: Crowded, times: int
+    ) -> Verdict | None:
+        """Wait until others may have settled what they hold of a budget: a moment here, then without a place."""
+        after_s = crowded.seconds if times < CROWDED_IN_PLACE else IN_PLACE_S + crowded.seconds
+        if after_s + LEAST_ATTEMPT_S > self._left_s(ledger.command):
+            return await self._fail(ledger, crowded.fault)
+        if working.cancelled is not None:
+            return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {working.cancelled}"))
+        if after_s > IN_PLACE_S:
+            return await self._put_back(ledger, delivery, after_s)
+        await asyncio.sleep(after_s)
+        return None
 
     async def _insist(self, route: Route, ledger: Ledger) -> Permit:
         """Take another permit for an attempt that is claimed already, however long it takes."""

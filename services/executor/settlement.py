@@ -107,7 +107,10 @@ def over_budget(over: Over, account: str) -> Fault:
     """Return the fault of a call whose key or tenant may spend no more."""
     kind, _, name = account.partition(".")
     whose = "its API key" if kind == "key" else f"tenant {name!r}"
-    said = f"the call is not made: {whose} may use {over.what}, and that is used up"
+    said = (
+        f"the call is not made: {whose} may use {over.what}; {over.amount(over.left)} of that is left, "
+        f"and the call may take {over.amount(over.wanted)}"
+    )
     return Fault(
         type=OVER_BUDGET.type,
         code=OVER_BUDGET.code,

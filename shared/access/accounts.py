@@ -5,7 +5,7 @@ nano-dollars, so that they are exact. An attempt whose hold is gone is settled: 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -45,6 +45,13 @@ class Over:
     """For people: `2.00 US dollars a day`."""
     money: bool
     turns_at: datetime
+    left: int = 0
+    """Of the budget: nano-dollars, or tokens."""
+    wanted: int = 0
+
+    def amount(self, of: int) -> str:
+        """Return nano-dollars, or tokens, for people."""
+        return f"${usd(of):.6f}" if self.money else f"{of:,} tokens"
 
 
 def nano(usd: float) -> int:
@@ -79,7 +86,11 @@ def over(account: Account | None, allowance: Allowance, now: datetime, wanted: W
     """Return what is used up, whatever becomes of what is held; `wanted`: with that on top."""
     found = today(account, now)
     more = wanted or Wanted(1, 1)
-    late = [one.over for one in _limits(found, allowance, more, now) if one.used + one.wanted > one.most]
+    late = [
+        replace(one.over, left=max(0, one.most - one.used), wanted=one.wanted)
+        for one in _limits(found, allowance, more, now)
+        if one.used + one.wanted > one.most
+    ]
     return max(late, key=lambda one: one.turns_at, default=None)
 
 

@@ -40,10 +40,11 @@ class Access:
         if authenticator is None:
             await self._refuse(failure(503, "starting", headers={"Retry-After": "1"}), scope, receive, send)
             return
+        credential = credential_of(scope["headers"])
         try:
-            principal = await authenticator.principal_of(credential_of(scope["headers"]))
+            principal = await authenticator.principal_of(credential)
         except (NotKnown, TooManyTries, NoKeys, BusError) as error:
-            await self._refuse(_said(error), scope, receive, send)
+            await self._refuse(_said(error, given=credential is not None), scope, receive, send)
             return
         if wanted not in principal.scopes:
             await self._refuse(_forbidden(principal, wanted.value), scope, receive, send)
@@ -85,11 +86,12 @@ def _answer(status: int, code: str, detail: str, headers: Mapping[str, str]) -> 
     return Response(to_json({"detail": detail, "error": error}), status, headers, JSON)
 
 
-def _said(error: Exception) -> Response:
+def _said(error: Exception, *, given: bool) -> Response:
+    """Return the answer to a credential that does not count, or that was not given at all. (RFC 6750)"""
     match error:
         case NotKnown():
-            challenge = {"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
-            return _answer(401, "invalid_api_key", str(error), challenge)
+            challenge = {"WWW-Authenticate": f'{REALM}, error="invalid_token"' if given else REALM}
+            return _answer(401, "invalid_api_key" if given else "missing_api_key", str(error), challenge)
         case TooManyTries():
             told = "too many unknown keys are tried at the moment; send the request again"
             return _answer(429, "too_many_tries", told, {"Retry-After": "1"})
