@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from services.executor.booking import Booking
-from services.executor.pricing import at_most_tokens, reserved_usd
+from services.executor.pricing import at_most_tokens, reserved_usd, tokens_taken
 from services.executor.providers import Answered, Failed
 from services.executor.settlement import held_up, over_budget, unpriced
 from shared.access import accounts
@@ -129,19 +129,22 @@ class Budgets:
 
     async def settle(self, started: AttemptStarted, purpose: Purpose, outcome: Answered | Failed) -> None:
         """Put what an attempt did cost in the place of what it holds; all of that, where nobody knows."""
-        known = outcome.cost_usd is not None
-        spent = Wanted(accounts.nano(outcome.cost_usd or 0.0), outcome.usage.total_tokens) if known else None
-        await self._settle(started, purpose, spent)
+        used = outcome.usage
+        counted = used.total_tokens or used.images or used.video_s
+        nano_usd = None if outcome.cost_usd is None else accounts.nano(outcome.cost_usd)
+        await self._settle(started, purpose, nano_usd, used.total_tokens if counted else tokens_taken(outcome))
 
     async def lost(self, started: AttemptStarted, purpose: Purpose) -> None:
         """Count what an attempt held whose executor died: it may have cost all of that. Idempotent."""
-        await self._settle(started, purpose, None)
+        await self._settle(started, purpose, None, None)
 
-    async def _settle(self, started: AttemptStarted, purpose: Purpose, spent: Wanted | None) -> None:
+    async def _settle(
+        self, started: AttemptStarted, purpose: Purpose, nano_usd: int | None, tokens: int | None
+    ) -> None:
         name, now = _attempt(started.run, purpose, started.call, started.attempt), self.now()
         budgets = [one for one, allowance in (await self.allowances(started.run)).items() if allowance.is_budget]
         for account in dict.fromkeys([*budgets, *self._open.pop(name, ())]):
-            await self._change(account, lambda at: accounts.settle(at, name, spent, now))
+            await self._change(account, lambda at: accounts.settle(at, name, now, nano_usd=nano_usd, tokens=tokens))
 
     async def _hold(
         self, account: str, allowance: Allowance, name: str, wanted: Wanted, until: datetime

@@ -111,10 +111,12 @@ def hold(
     return Held(found.model_copy(update={"held": {**found.held, name: one}}))
 
 
-def settle(account: Account | None, attempt: str, spent: Wanted | None, now: datetime) -> Account | None:
-    """Put what an attempt did cost in the place of what it holds; None: it holds nothing (any more).
+def settle(
+    account: Account | None, attempt: str, now: datetime, *, nano_usd: int | None, tokens: int | None
+) -> Account | None:
+    """Put what an attempt did take in the place of what it holds; None: it holds nothing (any more).
 
-    `spent` None: nobody knows, so it is all that was held. `attempt`: the hold's name, or the part before its claim.
+    What nobody knows (None) is all that was held of it. `attempt`: the hold's name, or the part before its claim.
     """
     if account is None:
         return None
@@ -124,7 +126,10 @@ def settle(account: Account | None, attempt: str, spent: Wanted | None, now: dat
     most = max((account.held[name] for name in names), key=lambda one: (one.nano_usd, one.tokens))
     rest = {name: one for name, one in account.held.items() if name not in names}
     found = today(account.model_copy(update={"held": rest}), now)
-    return _counted(found, spent or Wanted(most.nano_usd, most.tokens))
+    return _counted(
+        found,
+        Wanted(most.nano_usd if nano_usd is None else nano_usd, most.tokens if tokens is None else tokens),
+    )
 
 
 def release(account: Account | None, name: str) -> Account | None:

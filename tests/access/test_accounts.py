@@ -41,12 +41,14 @@ def holding(
 def test_what_is_held_is_replaced_by_what_it_cost() -> None:
     held = holding(None, "r.task.0-0.1.c", 0.6)
     assert (held.day_nano_usd, held.held["r.task.0-0.1.c"].nano_usd) == (0, nano(0.6))
-    settled = settle(held, "r.task.0-0.1", Wanted(nano(0.25), 10), NOON)
+    settled = settle(held, "r.task.0-0.1", NOON, nano_usd=nano(0.25), tokens=10)
     assert settled is not None
     assert (usd(settled.day_nano_usd), usd(settled.month_nano_usd), settled.day_tokens, settled.held) == (
         0.25, 0.25, 10, {},
     )  # fmt: skip
-    assert settle(settled, "r.task.0-0.1", Wanted(nano(0.25), 10), NOON) is None, "settled twice is counted once"
+    assert settle(settled, "r.task.0-0.1", NOON, nano_usd=nano(0.25), tokens=10) is None, (
+        "settled twice is counted once"
+    )
 
 
 def test_what_fits_only_without_the_others_waits_and_what_never_fits_is_over() -> None:
@@ -69,7 +71,7 @@ def test_holding_the_same_attempt_again_changes_nothing() -> None:
 def test_an_attempt_is_not_another_whose_name_begins_like_it() -> None:
     """Attempt 1 is not attempt 10 or 11."""
     held = holding(holding(None, "r.task.0-0.1.c", 0.1), "r.task.0-0.10.c", 0.1)
-    settled = settle(held, "r.task.0-0.1", None, NOON)
+    settled = settle(held, "r.task.0-0.1", NOON, nano_usd=None, tokens=None)
     assert settled is not None
     assert list(settled.held) == ["r.task.0-0.10.c"]
 
@@ -85,7 +87,7 @@ def test_a_claim_that_was_lost_lets_go_of_its_own_hold_only() -> None:
 
 def test_two_claims_of_one_attempt_are_counted_once() -> None:
     held = holding(holding(None, "r.task.0-0.1.mine", 0.1), "r.task.0-0.1.other", 0.2)
-    lost = settle(held, "r.task.0-0.1", None, NOON)
+    lost = settle(held, "r.task.0-0.1", NOON, nano_usd=None, tokens=None)
     assert lost is not None
     assert (usd(lost.day_nano_usd), lost.held) == (0.2, {})
 
@@ -98,7 +100,7 @@ def test_what_nobody_settles_is_counted_whole_when_its_time_is_over() -> None:
 
 def test_a_day_and_a_month_begin_with_nothing_and_what_is_held_stays() -> None:
     both = Allowance(usd_per_day=1.0, usd_per_month=1.5, tokens_per_day=100)
-    spent = settle(holding(None, "a", 0.9, both, 90), "a", Wanted(nano(0.9), 90), NOON)
+    spent = settle(holding(None, "a", 0.9, both, 90), "a", NOON, nano_usd=nano(0.9), tokens=90)
     assert spent is not None
     midnight = datetime(2026, 11, 30, tzinfo=UTC)
     tomorrow = today(spent, midnight)
@@ -176,10 +178,10 @@ def test_no_order_of_things_spends_more_than_a_budget(steps: list[tuple[str, int
         elif what in ("settle", "lose") and name in purse.open:
             most = purse.open.pop(name)
             cost = int(most * share) if what == "settle" else most
-            purse.account = settle(purse.account, name, Wanted(cost, 0) if what == "settle" else None, NOON)
+            purse.account = settle(purse.account, name, NOON, nano_usd=cost if what == "settle" else None, tokens=0)
             purse.spent += cost
         elif what == "again" and name not in purse.open:
-            assert settle(purse.account, name, Wanted(amount, 0), NOON) is None
+            assert settle(purse.account, name, NOON, nano_usd=amount, tokens=0) is None
         elif what == "release" and name in purse.open:
             purse.account = release(purse.account, f"{name}.c")
             del purse.open[name]
