@@ -45,13 +45,14 @@ async def _rebuild(environment: Any, *, from_nothing: bool) -> int:
 
     import nats
 
+    from cli.bus_users import url_of
     from shared.bus.connection import open_bus
     from shared.history.projector import Projector
     from shared.history.store import History
 
     history = History(environment.history_url)
     client = await nats.connect(
-        [part.strip() for part in environment.nats_url.split(",")], allow_reconnect=False, connect_timeout=5
+        [part.strip() for part in url_of(environment).split(",")], allow_reconnect=False, connect_timeout=5
     )
     try:
         projector = Projector(await open_bus(client), history, runs_days=36_500, calls_days=36_500)
@@ -74,6 +75,11 @@ def usage(
     ] = None,
     since: Annotated[str | None, typer.Option(help="From this time on: 2026-11-27, 2026-11-27T08:00, 2h, 7d.")] = None,
     until: Annotated[str | None, typer.Option(help="Before this time.")] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="List attempts whose cost nobody knows (yet) instead.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="With --unknown: so many at the most.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="With --unknown: go on behind the page before.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the API answers.")] = False,
     url: Annotated[
         str | None,
@@ -88,8 +94,32 @@ def usage(
     from cli.main import talking
     from cli.run_list import moment, sums
 
+    if unknown:
+        _unknown(url, limit, cursor, as_json=as_json)
+        return
     chosen = by or ["day", "model"]
     query = {"by": ",".join(chosen), "since": moment(since), "until": moment(until)}
     with talking(url) as (client, console):
         answer = client.get("/usage?" + urlencode({name: value for name, value in query.items() if value}))
         console.print_json(json.dumps(answer)) if as_json else console.print(sums(answer, chosen))
+
+
+def _unknown(url: str | None, limit: int, cursor: str | None, *, as_json: bool) -> None:
+    """Print attempts whose cost nobody knows."""
+    from urllib.parse import urlencode
+
+    from cli.main import talking
+    from cli.unknown_list import table
+
+    query = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
+    with talking(url) as (client, console):
+        answer = client.get("/unknown-attempts?" + urlencode(query))
+        if as_json:
+            console.print_json(json.dumps(answer))
+            return
+        if not answer["attempts"]:
+            console.print("the cost of every attempt is known", style="dim")
+            return
+        console.print(table(answer))
+        if answer["next"]:
+            console.print(f"more: --cursor {answer['next']}", style="dim", markup=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.breakers_app import app as breakers
+from cli.bus_app import app as bus
 from cli.history_app import app as history
 from cli.history_app import usage
 from cli.keys_app import keys, tenants
@@ -78,6 +79,7 @@ app.add_typer(models, name="models")
 app.add_typer(providers, name="providers")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
+app.add_typer(bus, name="bus")
 app.command()(usage)
 app.command("costs", help="The same as `usage`.")(usage)
 
@@ -295,6 +297,15 @@ def simulate(
     except (PortTaken, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+
+
+@app.command("callback-secret")
+def callback_secret() -> None:
+    """Print a fresh secret for SEGUE_CALLBACK_SECRETS, which callbacks are signed with."""
+    import base64
+    import secrets
+
+    typer.echo("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
 
 
 @app.command()

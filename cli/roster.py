@@ -80,9 +80,16 @@ def check_ports(environment: Environment, *, simulated: bool) -> None:
 
 
 def muster(
-    environment: Environment, options: Options, variables: Mapping[str, str], nats_url: str, *, simulated: bool
+    environment: Environment,
+    options: Options,
+    variables: Mapping[str, str],
+    nats_url: str,
+    *,
+    simulated: bool,
+    own_urls: Mapping[str, str] | None = None,
 ) -> Roster:
-    """Return who has to run. `variables` is the environment that each gets its additions to."""
+    """Return who has to run. `variables` is the environment that each gets its additions to; `own_urls`: by service,
+    where it finds the bus as the user that it is."""
     shared_by_all = {**variables, "SEGUE_NATS_URL": nats_url, "PYTHONUNBUFFERED": "1"}
     if simulated:
         shared_by_all["SEGUE_SIMULATOR_URL"] = f"http://{LOOPBACK}:{environment.simulator_port}/api/v1"
@@ -90,6 +97,9 @@ def muster(
 
     def member(name: str, module: str, port: int | None, *arguments: str, **own: str) -> Member:
         return Member(name, Order(module, arguments, {**shared_by_all, **own}), logs / f"{name}.log", port)
+
+    def url_for(service: str) -> dict[str, str]:
+        return {"SEGUE_NATS_URL": own_urls[service]} if own_urls else {}
 
     simulator = (
         member("simulator", "simulator", None, "--port", str(environment.simulator_port), "--profile", options.profile),
@@ -99,8 +109,8 @@ def muster(
     for name, service in _copies(options.copies):
         port = first_free(environment.host, FIRST_HEALTH_PORT, taken)
         taken.add(port)
-        services.append(member(name, f"services.{service}", port, SEGUE_HEALTH_PORT=str(port)))
-    gateway = member("gateway", "services.gateway", environment.port, PORT=str(environment.port))
+        services.append(member(name, f"services.{service}", port, SEGUE_HEALTH_PORT=str(port), **url_for(service)))
+    gateway = member("gateway", "services.gateway", environment.port, PORT=str(environment.port), **url_for("gateway"))
     return Roster(simulated, simulator if simulated else (), tuple(services), gateway)
 
 

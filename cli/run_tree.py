@@ -39,9 +39,24 @@ def tree(run: dict[str, Any]) -> RenderableType:
         below.append(Text(f"waits for {run['waits_for']}, until {run['waits_until']}", style="yellow"))
     if run.get("error"):
         below.append(Text(f"{run['error']['code']}: {run['error']['message']}", style="red"))
+    if run.get("callback"):
+        below.append(_called_back(run["callback"]))
     for step in (run.get("failure") or {}).get("next_steps", []):
         below.append(Text(f"  {step}", style="dim"))
     return Group(*below)
+
+
+def _called_back(callback: dict[str, Any]) -> Text:
+    """Return what has become of the answer that is POSTed to a callback."""
+    if not callback["deliveries"]:
+        return Text(f"calls back {callback['url']} when it has ended", style="dim")
+    last = callback["deliveries"][-1]
+    tries = len(last["attempts"])
+    said = f"callback {callback['url']}: {last['state']} after {tries} attempt{'' if tries == 1 else 's'}"
+    problem = last["reason"] or next((one["problem"] for one in reversed(last["attempts"]) if one["problem"]), None)
+    if last["state"] != "delivered" and problem:
+        said += f" ({problem})"
+    return Text(said, style={"delivered": "green", "given_up": "red"}.get(last["state"], "yellow"))
 
 
 def _add(above: Tree, task: dict[str, Any]) -> None:

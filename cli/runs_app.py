@@ -221,6 +221,17 @@ def fork(
     _again(url, run_id, "fork", {"start_at": start_at or [], "edits": edits, "variables": variables})
 
 
+@app.command()
+def callback(run_id: RunId, url: Url = None) -> None:
+    """Send a run's answer to its callback URL again; or now, when it waits for its next attempt."""
+    from cli.main import talking
+
+    with talking(url) as (client, console):
+        run = client.post(f"/runs/{run_id}/callback", {})
+        delivery = run["callback"]["deliveries"][-1]
+        console.print(f"delivery {delivery['number']} to {run['callback']['url']} is {delivery['state']}", markup=False)
+
+
 def _again(url: str | None, run_id: str, how: str, body: dict[str, Any]) -> None:
     from cli.main import talking
 

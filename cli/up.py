@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from cli import summary
+from cli.bus_users import guarded, move, urls
 from cli.data_dir import DataDirTaken, DataDirUnusable, held
 from cli.log_lines import Repeats, readable
 from cli.processes import Starter
@@ -21,9 +22,11 @@ from cli.roster import Member, Options, PortsTaken, Roster, check_ports, muster,
 from cli.supervisor import Child, Supervisor, deaths_in_a_row, pause_s, why
 from shared import version
 from shared.access.settings import auth_of
+from shared.bus.accounts import OPERATOR, BadPublisher
 from shared.bus.server import NatsServer, NatsServerError
 from shared.config import ConfigInvalid, Loaded, load
 from shared.config.environment import Environment
+from shared.provision import limits_of
 
 READY_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.02
@@ -67,7 +70,15 @@ def up(
             console.print(warning, markup=False)
         with held(environment.data_dir), contextlib.suppress(KeyboardInterrupt):
             return asyncio.run(_Up(environment, options, loaded, starter, variables, console, began_s).run())
-    except (ConfigInvalid, CannotStart, DataDirTaken, DataDirUnusable, NatsServerError, PortsTaken) as error:
+    except (
+        BadPublisher,
+        ConfigInvalid,
+        CannotStart,
+        DataDirTaken,
+        DataDirUnusable,
+        NatsServerError,
+        PortsTaken,
+    ) as error:
         return refused(error)
     return 0
 
@@ -120,12 +131,16 @@ class _Up:
         try:
             check_ports(environment, simulated=simulated)
             if not environment.nats_url_given:
-                self._nats = NatsServer(environment.data_dir.absolute() / "nats", environment.nats_port)
+                accounts = guarded(environment, limits_of(self._loaded.configuration, environment))
+                move(environment.data_dir, guarded=accounts is not None)
+                nats = environment.data_dir.absolute() / "nats"
+                self._nats = NatsServer(nats, environment.nats_port, settings=accounts)
                 await self._nats.start()
                 keeper = asyncio.create_task(self._keep_nats(self._nats))
             url = environment.nats_url if self._nats is None else self._nats.url
-            await self._unless_stopped(self._provision(url))
-            roster = muster(environment, self._options, self._variables, url, simulated=simulated)
+            own = urls(url, environment.data_dir) if self._nats is not None and environment.bus_tenants else None
+            await self._unless_stopped(self._provision(url, own[OPERATOR] if own else url))
+            roster = muster(environment, self._options, self._variables, url, simulated=simulated, own_urls=own)
             for member in roster.members:
                 self._supervisor.keep(self._child(member))
             await self._unless_stopped(self._all_ready(roster))
@@ -167,20 +182,19 @@ class _Up:
                 one.cancel()
             await asyncio.gather(task, stop, return_exceptions=True)
 
-    async def _provision(self, url: str) -> None:
+    async def _provision(self, url: str, as_operator: str) -> None:
         import nats
         import nats.errors
 
         from shared.bus.errors import BusError
         from shared.bus.provisioner import provision
-        from shared.provision import limits_of
 
         async def quiet(_: Exception) -> None:
             """What went wrong is raised here, in the end."""
 
         try:
             client = await nats.connect(
-                [part.strip() for part in url.split(",")],
+                [part.strip() for part in as_operator.split(",")],
                 name="segue-up",
                 connect_timeout=2,
                 max_reconnect_attempts=20,
@@ -271,7 +285,7 @@ class _Up:
         for line in summary.lines(
             environment,
             roster,
-            nats=f"{url}, embedded, files in {files}" if self._nats is not None else url,
+            nats=f"{url}, embedded, files in {files}{_let_in(environment)}" if self._nats is not None else url,
             models=summary.models(environment, self._loaded.configuration, simulated=roster.simulated),
             version=version(),
             took_s=time.monotonic() - self._began_s,
@@ -306,6 +320,11 @@ def _groups(roster: Roster | None) -> list[tuple[list[str], float]]:
         ([member.name for member in roster.services], SERVICES_BY_S),
         ([member.name for member in roster.simulator], SIMULATOR_BY_S),
     ]
+
+
+def _let_in(environment: Environment) -> str:
+    names = ", ".join(environment.bus_tenants)
+    return f"; outside systems: {names} (docs/bus.md)" if names else ""
 
 
 def _command() -> str:

@@ -46,8 +46,8 @@ class Counted:
 
 
 async def _bury(bus: Bus, service: str, delivery: Delivery, reason: str) -> None:
-    """End the message's run, unless its handler did or the message is what ends runs; then store it with the reason."""
-    if not delivery.subject.startswith(f"{ROOT}.finish."):
+    """End the message's run, unless its handler did or the run does not wait for it; then store it with the reason."""
+    if not delivery.subject.startswith((f"{ROOT}.finish.", f"{ROOT}.reconcile.")):
         with suppress(PayloadMissing):
             body = await bus.payloads.unpack(delivery.data, delivery.headers)
             await end_run_of(bus, body, reason, outcome="failed")

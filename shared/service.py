@@ -40,6 +40,9 @@ KEEP_ALIVE_S = 75
 """How long an idle connection is kept. Longer than clients and proxies keep theirs (httpx and uvicorn 5 s, nginx 60 s):
 when both sides let go at the same moment, a request that is just being sent is lost without an answer."""
 
+MOST_SOCKET_BYTES = 4 * 1024 * 1024
+"""Of a WebSocket's message: a larger one ends the connection with 1009 before it is read."""
+
 
 @dataclass(slots=True)
 class Work:
@@ -240,6 +243,8 @@ def serve(
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
+            ws_max_size=MOST_SOCKET_BYTES,
+            ws_per_message_deflate=False,  # 300 KB a connection, and more time than it saves for small pieces of text
             timeout_graceful_shutdown=int(DRAIN_S),
         )
     except KeyboardInterrupt:

@@ -39,6 +39,16 @@ def wait(run: Run, purpose: Purpose, name: str) -> str:
     return f"{ROOT}.wait.{run.tenant}.{run.run_id}.{purpose}.{name}"
 
 
+def inquiry(run: Run, purpose: Purpose, name: str, attempt: int) -> str:
+    """Of a question about an attempt while it is scheduled: targets `reconcile`."""
+    return f"{ROOT}.inquiry.{run.tenant}.{run.run_id}.{purpose}.{name}.{attempt}"
+
+
+def reconcile(run: Run, purpose: Purpose, name: str, attempt: int) -> str:
+    """Of `ReconcileAttempt`, fired by the bus; read by the executor."""
+    return f"{ROOT}.reconcile.{run.tenant}.{run.run_id}.{purpose}.{name}.{attempt}"
+
+
 def finish(run: Run) -> str:
     """Of `FinishRun`; read by the finisher."""
     return f"{ROOT}.finish.{run.priority}.{run.run_id}"
@@ -82,6 +92,16 @@ def timer(run_id: str) -> str:
 def deadline(run_id: str) -> str:
     """Of `DeadlinePassed`, fired by the bus; read by the finisher."""
     return f"{ROOT}.deadline.{run_id}"
+
+
+def callback(tenant: str, run_id: str) -> str:
+    """Of `DeliverCallback` that is due; read by the finisher."""
+    return f"{ROOT}.callback.{tenant}.{run_id}"
+
+
+def callback_wait(tenant: str, run_id: str) -> str:
+    """Of a delivery that was put back: a scheduled message that targets `callback`."""
+    return f"{ROOT}.callbackwait.{tenant}.{run_id}"
 
 
 def dead(service: str) -> str:
@@ -133,6 +153,10 @@ class Facts:
     def hold(self, number: int) -> str:
         return f"{self.prefix}.hold.{number}"
 
+    def callback(self, number: int) -> str:
+        """What became of a delivery of the answer to its callback's URL."""
+        return f"{self.prefix}.callback.{number}"
+
     def late(self, purpose: Purpose, name: str) -> str:
         """What a call cost although somebody else had settled it."""
         return f"{self.prefix}.call.{purpose}.{name}.late"
@@ -155,6 +179,10 @@ class Facts:
     def job(self, purpose: Purpose, name: str, attempt: int) -> str:
         """What a provider calls the long job that an attempt began."""
         return f"{self.attempt(purpose, name, attempt)}.job"
+
+    def reconciled(self, purpose: Purpose, name: str, attempt: int) -> str:
+        """What an attempt cost whose call was settled without knowing it."""
+        return f"{self.attempt(purpose, name, attempt)}.reconciled"
 
     def settled(self, purpose: Purpose, name: str) -> str:
         return f"{self.prefix}.call.{purpose}.{name}.settled"
@@ -185,8 +213,19 @@ def told_of(subject: str) -> tuple[str, str, str]:
 
 
 def token(tenant: str, run_id: str, name: str) -> str:
-    """Of a call's token deltas, outside the log."""
+    """Of `TextDelta`: a call's text as it comes in, outside the log."""
     return f"{ROOT}.token.{tenant}.{run_id}.{name}"
+
+
+def sofar(tenant: str, run_id: str, name: str) -> str:
+    """Of `AskText`: answered by the executor that streams the call, by nobody when none does."""
+    return f"{ROOT}.sofar.{tenant}.{run_id}.{name}"
+
+
+def streamed(subject: str) -> tuple[str, str, str]:
+    """Return (tenant, run, call) of a subject made by `token` or `sofar`."""
+    _, _, tenant, run_id, call = subject.split(".", 4)
+    return tenant, run_id, call
 
 
 def cancel(tenant: str, run_id: str) -> str:
@@ -198,6 +237,17 @@ def cancelled(subject: str) -> tuple[str, str]:
     """Return (tenant, run) of a subject made by `cancel`."""
     _, _, tenant, run_id = subject.split(".", 3)
     return tenant, run_id
+
+
+def door(tenant: str, *said: str) -> str:
+    """Of what an outside system asks: imported by its account, so that the tenant is not its own to choose."""
+    return ".".join((ROOT, "door", tenant, *said))
+
+
+def asked_of(subject: str) -> tuple[str, tuple[str, ...]]:
+    """Return (tenant, what is asked) of a subject made by `door`."""
+    _, _, tenant, *said = subject.split(".")
+    return tenant, tuple(said)
 
 
 def grant(limit: str, window: str, tenant: str, priority: str) -> str:

@@ -53,6 +53,7 @@ RATE_LIVES_S = 180.0
 """A minute's counter is there for this long."""
 MOST_KEYS = 20_000
 """Keys and tenants that are known."""
+LONG_WINDOW_S = 10.0
 REGISTRY_VERSIONS = 64
 """Of one template or schedule that are kept."""
 
@@ -68,8 +69,11 @@ class Window:
 
     @property
     def lives_s(self) -> float:
-        """How long a grant is kept: its window, and the time that a request may go out after its grant was taken."""
-        return self.seconds + MARGIN_S
+        """How long a grant is kept: its window, and how much later than its grant a request may be with the provider.
+
+        Twice the margin where that costs little: an executor's first requests on a busy machine are late.
+        """
+        return self.seconds + (MARGIN_S if self.seconds < LONG_WINDOW_S else 2 * MARGIN_S)
 
 
 def stream_of(limit: str, window: Window) -> str:
@@ -139,9 +143,11 @@ PLANNER_SETTLED = Feed(EVENTS, "planner-settled", f"{ROOT}.event.*.*.call.{Purpo
 EXECUTOR: Mapping[Lane, tuple[Feed, ...]] = {
     lane: _by_priority(CALLS, f"executor-{lane}", f"{ROOT}.call.{lane}.{{p}}.>") for lane in Lane
 }
+EXECUTOR_RECONCILE = Feed(CALLS, "executor-reconcile", f"{ROOT}.reconcile.>")
 FINISHER = _by_priority(FINISHES, "finisher", f"{ROOT}.finish.{{p}}.*")
 FINISHER_CANCELS = Feed(FINISHES, "finisher-cancels", f"{ROOT}.control.*.*.{Verb.CANCEL}")
 FINISHER_DEADLINES = Feed(FINISHES, "finisher-deadlines", f"{ROOT}.deadline.*")
+FINISHER_CALLBACKS = Feed(FINISHES, "finisher-callbacks", f"{ROOT}.callback.*.*")
 FINISHER_ANSWERS = Feed(EVENTS, "finisher-answers", f"{ROOT}.event.*.*.call.{Purpose.ANSWER}.*.settled", from_log=True)
 
 
@@ -151,7 +157,8 @@ def feeds() -> tuple[Feed, ...]:
     return (
         *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_SCHEDULES,
         PLANNER_APPROVALS, PLANNER_SETTLED,
-        *calls, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
+        *calls, EXECUTOR_RECONCILE,
+        *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_CALLBACKS, FINISHER_ANSWERS,
     )  # fmt: skip
 
 
@@ -185,13 +192,13 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         StreamConfig(
             name=CALLS,
-            description="calls to models, and calls that wait for their next attempt",
-            subjects=[f"{ROOT}.call.>", f"{ROOT}.wait.>"],
+            description="calls to models, calls that wait for their next attempt, questions about attempts",
+            subjects=[f"{ROOT}.call.>", f"{ROOT}.wait.>", f"{ROOT}.inquiry.>", f"{ROOT}.reconcile.>"],
             **scheduled,
         ),
         StreamConfig(
             name=FINISHES,
-            description="runs to begin, to control and to end, and the deadlines of what has not",
+            description="runs to begin, to control and to end, deadlines of what has not, answers to call back with",
             subjects=[
                 f"{ROOT}.finish.*.*",
                 f"{ROOT}.deadline.*",
@@ -201,6 +208,8 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
                 f"{ROOT}.due.>",
                 f"{ROOT}.tasktimer.*.*",
                 f"{ROOT}.schedule.*.*",
+                f"{ROOT}.callback.*.*",
+                f"{ROOT}.callbackwait.*.*",
             ],
             **scheduled,
         ),

@@ -1,5 +1,6 @@
 """What the simulator was asked, by its own account: the other half of every check of money and limits."""
 
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -55,6 +56,7 @@ class Ledger:
         self.open = 0
         self.most_open = 0
         self.era = 0
+        self._began = time.time()
 
     def add(self, entry: Entry) -> None:
         entry.era = self.era
@@ -76,10 +78,20 @@ class Ledger:
     def find(self, generation_id: str) -> Entry | None:
         return next((entry for entry in reversed(self.entries) if entry.generation_id == generation_id), None)
 
+    def tagged(self, run: str, call: str, attempt: str) -> list[Entry]:
+        """Return the requests that a caller has sent under these names of its own, oldest first."""
+        return [one for one in self.entries if one.run == run and one.call == call and one.attempt == attempt]
+
+    @property
+    def complete_since(self) -> float:
+        """From when on nothing is missing, in seconds since the epoch."""
+        return self.entries[0].at if self.total > len(self.entries) else self._began
+
     def clear(self) -> None:
         """Forget everything. What is still being answered belongs to the time before and is not counted any more."""
         self.era += 1
         self.entries.clear()
+        self._began = time.time()
         self.total = self.open = self.most_open = 0
         self.cost_usd = 0.0
 

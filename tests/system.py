@@ -19,6 +19,7 @@ from typing import Any, Self
 import httpx
 import nats
 
+from shared.bus.accounts import OPERATOR, USERS, Publisher, settings
 from shared.bus.provisioner import provision
 from shared.bus.server import NatsServer, free_port
 from shared.config import load
@@ -113,6 +114,8 @@ class System:
     """Changes the shipped configuration for this system."""
     nats_url: str | None = None
     """A server that runs already; None: one of its own."""
+    publishers: Sequence[Publisher] | None = None
+    """Outside systems with accounts of their own: then every service is a user with its own permissions."""
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,9 +126,12 @@ class System:
             self.limits = replace(self.limits, grants=limits_of(found, Environment()).grants)
         self.nats: NatsServer | None = None
         if self.nats_url is None:
-            self.nats = NatsServer(self.folder / "nats")
+            accounts = None
+            if self.publishers is not None:
+                accounts = settings(self.publishers, {user: f"{user}-password" for user in USERS}, self.limits)
+            self.nats = NatsServer(self.folder / "nats", settings=accounts)
             await self.nats.start()
-            self.nats_url = self.nats.url
+            self.nats_url = self.url_for(OPERATOR)
         self.client = await nats.connect(self.nats_url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         await provision(self.client, self.limits)
         self.simulator = self.start("simulator")
@@ -164,7 +170,7 @@ class System:
         log = self.folder / f"{name}-{port}.log"
         environment = {
             **os.environ,
-            "SEGUE_NATS_URL": self.nats_url or "",
+            "SEGUE_NATS_URL": self.url_for(name),
             "SEGUE_HEALTH_PORT": str(port),
             "PORT": str(port),
             "SEGUE_LOG_LEVEL": "info",
@@ -200,6 +206,12 @@ class System:
                     last = repr(error)
                 await asyncio.sleep(0.02)
         raise AssertionError(f"{process.name} not ready: {last}; {process.log.read_text()[-2000:]}")
+
+    def url_for(self, user: str) -> str:
+        """Return where the bus is for a service, or the operator."""
+        if self.nats is None or self.publishers is None:
+            return self.nats_url or (self.nats.url if self.nats is not None else "")
+        return self.nats.url.replace("nats://", f"nats://{user}:{user}-password@")
 
     def running(self, name: str) -> list[Process]:
         return [process for process in self.processes if process.name == name and process.alive]

@@ -157,7 +157,13 @@ class Categorizer:
 
 
 def _accepted(command: SubmitRequest) -> RunAccepted:
-    return RunAccepted(run=command.run, request=command.request, by="categorizer", lineage=command.lineage)
+    return RunAccepted(
+        run=command.run,
+        request=command.request,
+        by="categorizer",
+        lineage=command.lineage,
+        callback=command.callback,
+    )
 
 
 def _fact(run: Run, route: Route, tokens: int, spent: Spent) -> RunCategorized:

@@ -14,14 +14,17 @@ from services.executor.attempts import RULES, Policy, Rule
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.budgets import Budgets
-from services.executor.claims import STILL
+from services.executor.claims import STILL, Claims
+from services.executor.deltas import Streams
 from services.executor.handlers import Executor, Places
 from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
 from services.executor.providers import JobProvider, Provider
 from services.executor.providers.google import Google
+from services.executor.providers.inquiries import Generations
 from services.executor.providers.openai_chat import OpenAiChat
 from services.executor.providers.openrouter_media import OpenRouterMedia
+from services.executor.reconciling import Reconciliation
 from services.executor.roster import Roster
 from services.executor.running import Running
 from shared import subjects
@@ -39,13 +42,15 @@ from shared.prices import PriceBook
 from shared.provision import windows_of
 from shared.registry.following import LiveModels
 from shared.service import Service, Work, run
-from shared.topology import EXECUTOR
+from shared.topology import EXECUTOR, EXECUTOR_RECONCILE
 
 NAME = "executor"
 PORT = 9103
 PLACES: Mapping[Lane, int] = {Lane.CONTROL: 64, Lane.TEXT: 128, Lane.IMAGE: 8, Lane.VIDEO: 4}
 """Calls at once, by lane; SEGUE_EXECUTOR_PLACES_<LANE> says otherwise."""
 MOST_PLACES = 10_000
+INQUIRIES = 8
+"""Attempts of unknown cost that are asked after at once."""
 
 
 def places(environ: Mapping[str, str]) -> dict[Lane, int]:
@@ -110,6 +115,7 @@ class Providers:
         self._chat: dict[str, OpenAiChat] = {}
         self._google: dict[str, Google] = {}
         self._media: dict[str, OpenRouterMedia] = {}
+        self.generations = Generations()
 
     def answering(self, route: Route) -> Provider:
         """Return who answers a route's calls at once."""
@@ -136,12 +142,13 @@ class Providers:
         there: list[Provider | JobProvider] = [*self._chat.values(), *self._google.values(), *self._media.values()]
         for provider in there:
             await provider.close()
+        await self.generations.close()
         await self._outward.close()
 
 
 def build(environment: Environment, configuration: Configuration, sizes: Mapping[Lane, int] = PLACES) -> Service:
     """Return the service, ready to be served; `sizes`: places by lane."""
-    running = Running()
+    running, streams = Running(), Streams()
     prices = PriceBook.read(environment.prices)
 
     async def assemble(bus: Bus) -> Work:
@@ -160,6 +167,11 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         await permits.start()
         records = Records(bus)
         await records.start()
+        claims = Claims(bus, running, lambda: datetime.now(UTC), prices)
+        bus.on_reconnect.append(claims.reconnected)
+        reconciliation = Reconciliation(
+            bus, roster, providers.generations.for_route, claims, prices, lambda: datetime.now(UTC)
+        )
         executor = Executor(
             bus=bus,
             roster=roster,
@@ -172,16 +184,18 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
                 timedelta(days=configuration.orchestration.artifact_retention_days),
             ),
             running=running,
+            streams=streams,
             now=lambda: datetime.now(UTC),
             jitter=random.random,
             breakers=breakers,
             permits=permits,
+            claims=claims,
+            reconciliation=reconciliation,
             prices=prices,
             budgets=Budgets(bus, records, prices),
             caches=configuration.orchestration.cache_s > 0,
             concurrency=places_of(configuration),
         )
-        bus.on_reconnect.append(executor.claims.reconnected)
 
         def changed(now: Configuration) -> None:
             roster.routes, roster.fallbacks = routes(now, environment), now.model_fallbacks
@@ -195,8 +209,9 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
                     bus, NAME, EXECUTOR[lane], executor.execute, places=sizes[lane], shares=configuration.queuing.shares
                 )
                 for lane in Lane
-            ],
-            feeds=[feed for lane in Lane for feed in EXECUTOR[lane]],
+            ]
+            + [pool(bus, NAME, [EXECUTOR_RECONCILE], reconciliation.reconcile, places=INQUIRIES)],
+            feeds=[*(feed for lane in Lane for feed in EXECUTOR[lane]), EXECUTOR_RECONCILE],
             close=[providers.close, breakers.stop, models.stop],
         )
 
@@ -213,6 +228,17 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
     )
     async def working(message: NatsMessage) -> bytes:
         return STILL if running.works_on(subjects.claim_of(message.raw_message.subject)) else b"0"
+
+    @service.broker.subscriber(
+        subjects.sofar("*", "*", "*"),
+        title="sofar",
+        description="What a call's text is so far: who streams it answers, the others say nothing.",
+        no_reply=True,
+    )
+    async def sofar(message: NatsMessage) -> None:
+        asked = message.raw_message
+        if asked.reply and (answer := streams.asked(asked.subject, asked.data)) is not None:
+            await service.broker.connection.publish(asked.reply, answer)
 
     return service
 

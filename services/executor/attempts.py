@@ -1,5 +1,6 @@
 """After an attempt that failed: again, with the next model, or give up. Pure."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -104,6 +105,11 @@ def decide(
     if wait_s is not None and wait_s + LEAST_ATTEMPT_S <= left_s:
         return Again(last.role, wait_s)
     return Next(following[0]) if following else GiveUp(last.fault)
+
+
+def turn(run_id: str, call: str, attempt: int) -> int:
+    """Return which of a provider's servers and keys an attempt takes: another than the one before, and known again."""
+    return zlib.crc32(f"{run_id}.{call}".encode()) + attempt
 
 
 def halvings(failed: Sequence[FailedAttempt], role: str, code: str) -> int:

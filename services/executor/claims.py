@@ -17,7 +17,8 @@ from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Retry, Verdict
 from shared.config.providers import Route
-from shared.contracts.events import AttemptStarted, JobSubmitted
+from shared.contracts.events import AttemptStarted, CallSettled, JobSubmitted
+from shared.contracts.ids import Purpose
 from shared.observe import metrics
 from shared.prices import PriceBook
 from shared.topology import CALLS
@@ -30,6 +31,8 @@ LOOK_AGAIN_S = 1.0
 BACK_WITHIN_S = 3.0
 """After a server was away, until every living executor is connected again."""
 STILL = b"1"
+CLAIM_STANDS_S = 5.0
+"""A request goes out so soon after its claim; later, only after a look whether its call was settled meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,29 +86,46 @@ class Claims:
         finally:
             looking.cancel()
 
-    async def survey(self, ledger: Ledger, delivery: Delivery) -> Verdict | None:
+    async def lapsed(self, started: AttemptStarted, purpose: Purpose) -> bool:
+        """Whether a claim that was held for long is worth nothing any more: others have settled its call."""
+        if (self.now() - started.started_at).total_seconds() <= CLAIM_STANDS_S:
+            return False
+        facts = subjects.events(started.run.tenant, started.run.run_id)
+        return await self.bus.log.exists(facts.settled(purpose, started.call))
+
+    async def over(self, ledger: Ledger) -> CallSettled | None:
+        """Return how a call was settled, if it is."""
+        run, command = ledger.command.run, ledger.command
+        subject = subjects.events(run.tenant, run.run_id).settled(command.purpose, command.call)
+        return await self.bus.log.read(subject, CallSettled)
+
+    async def started(self, subject: str) -> AttemptStarted | None:
+        return await self.bus.log.read(subject, AttemptStarted)
+
+    async def survey(self, ledger: Ledger, delivery: Delivery) -> Verdict | CallSettled | None:
         """Take in attempts that are on the log and that the command does not know of: redelivered, or a copy.
 
-        Returns what to answer when the call is in other hands, or over; None when this process is to go on. An
-        attempt's executor that still works on it is left alone. One that no longer does has put the call back or
-        settled it *before* it let go, so what it left is looked for after asking it; else the outcome is unknown.
+        Returns what to answer when the call is in other hands, how it was settled when it is over; None when this
+        process is to go on. An attempt's executor that still works on it is left alone. One that no longer does has put
+        the call back or settled it *before* it let go, so what it left is looked for after asking it; else the outcome
+        is unknown.
         """
         command = ledger.command
         run, purpose, call = command.run, command.purpose, command.call
         facts = subjects.events(run.tenant, run.run_id)
         while True:
             started = await self.bus.log.read(facts.attempt(purpose, call, ledger.next_attempt), AttemptStarted)
-            if started is not None and await self._may_still_work(started):
+            if started is not None and await self.may_still_work(started):
                 return Retry(LOOK_AGAIN_S)
             if await self.bus.jetstream.last(CALLS, subjects.wait(run, purpose, call)) is not None:
                 return Done()  # it waits for its next attempt, and knows more than this copy
             newest = await self.bus.jetstream.last(CALLS, delivery.subject)
             if newest is not None and newest.seq > delivery.stream_seq:
                 return Done()  # its wait is over: the later message knows more
-            if await self.bus.log.exists(facts.settled(purpose, call)):
+            if (over := await self.over(ledger)) is not None:
                 if started is not None:
                     await self.budgets.lost(started, purpose)
-                return Done()
+                return over
             if started is None:
                 return None
             named = await self.bus.log.read(facts.job(purpose, call, started.attempt), JobSubmitted)
@@ -120,7 +140,7 @@ class Claims:
             await self.budgets.lost(started, purpose)
             ledger.lost(started)
 
-    async def _may_still_work(self, started: AttemptStarted) -> bool:
+    async def may_still_work(self, started: AttemptStarted) -> bool:
         """Ask the attempt's executor. One that says nothing is dead, unless it may not be back on the bus yet."""
         claim = started.claimed_by
         if self.running.works_on(claim):

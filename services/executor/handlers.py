@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -12,23 +11,24 @@ from typing import assert_never
 
 from services.executor import caching, settlement, taxonomy
 from services.executor.artifacts import Artifacts, Unusable
-from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings
+from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings, turn
 from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
 from services.executor.budgets import Budgets, Crowded
 from services.executor.claims import Claims
-from services.executor.deltas import Deltas
+from services.executor.deltas import Streams
 from services.executor.insisting import insist
 from services.executor.jobs import Jobs, started_by
 from services.executor.limits import Busy, Permit, Permits
 from services.executor.pricing import priced, tokens_taken
 from services.executor.providers import Answered, Asked, Failed, Pending, Provider
 from services.executor.providers.openai_wire import trimmed
+from services.executor.reconciling import Reconciliation, count_open
 from services.executor.roster import Roster
 from services.executor.running import Cancelled, Running, Working
 from services.executor.settlement import MOST_UNKNOWN, Ledger, attempt_fault, fault
 from services.executor.unreadable import settle_unreadable
-from shared import subjects
+from shared import accounts, subjects
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Poison, Retry, Verdict
 from shared.bus.errors import BusError, Unavailable
@@ -36,7 +36,7 @@ from shared.bus.payloads import PayloadMissing
 from shared.config.providers import Route
 from shared.contracts.cache import CachedAnswer
 from shared.contracts.commands import ExecuteCall, MediaJob
-from shared.contracts.events import AttemptStarted, CallSettled, CallWrittenOff
+from shared.contracts.events import AttemptStarted, CallSettled
 from shared.contracts.ids import Lane, Purpose
 from shared.contracts.message import Artifact, Fault, Unreadable
 from shared.faults import point
@@ -78,16 +78,18 @@ class Executor:
     jitter: Callable[[], float]
     breakers: Breakers
     permits: Permits
+    claims: Claims
+    reconciliation: Reconciliation
     prices: PriceBook = field(default_factory=PriceBook)
     budgets: Budgets = field(default_factory=Budgets)
     caches: bool = True
     """Whether answers are kept at all."""
     concurrency: Mapping[str, Places] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
-    claims: Claims = field(init=False)
+    streams: Streams = field(default_factory=Streams)
 
     def __post_init__(self) -> None:
-        self.claims = Claims(self.bus, self.running, self.now, self.prices, self.budgets)
+        self.claims.budgets = self.budgets
 
     async def execute(self, delivery: Delivery) -> Verdict:
         """Take one call as far as it goes now: settled, or put back to wait."""
@@ -112,7 +114,10 @@ class Executor:
     async def _execute(self, command: ExecuteCall, delivery: Delivery, working: Working) -> Verdict:
         point("executor.taken")
         ledger = Ledger.of(command)
-        if delivery.delivered > 1 and (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
+        old = (
+            delivery.delivered > 1 or command.timeout_s is not None or ledger.job is not None or ledger.next_attempt > 1
+        )
+        if old and (elsewhere := await self._survey(ledger, delivery)) is not None:
             return elsewhere
         chain, why_not = self.roster.chain(command.role)
         if why_not is None:
@@ -138,7 +143,7 @@ class Executor:
                     return await self._put_back(ledger, delivery, max(passing.seconds, IN_PLACE_S))
                 return await self._fail(ledger, self.roster.left_alone(chain, role, passing.seconds))
             there, probe = passing
-            role, route = there.role, there.at(turn(command, ledger.next_attempt))
+            role, route = there.role, there.at(turn(command.run.run_id, command.call, ledger.next_attempt))
             try:
                 asked = await self.artifacts.resolved(command, route)
             except Unusable as error:
@@ -160,7 +165,7 @@ class Executor:
             if isinstance(made, Fault):
                 return await self._fail(ledger, made)
             if made is None:
-                if (elsewhere := await self.claims.survey(ledger, delivery)) is not None:
+                if (elsewhere := await self._survey(ledger, delivery, contested=True)) is not None:
                     return elsewhere
                 role = ledger.role if ledger.role in chain else chain[0]
                 continue
@@ -173,6 +178,15 @@ class Executor:
                 return on
             role = on
 
+    async def _survey(self, ledger: Ledger, delivery: Delivery, *, contested: bool = False) -> Verdict | None:
+        """Take in what the log has of the call's attempts; returns what to answer when this process is not to go on.
+
+        Of a call that nobody else has been given only whether others have settled it: its time was over meanwhile.
+        """
+        first = delivery.delivered == 1 and not contested
+        found = await (self.claims.over(ledger) if first else self.claims.survey(ledger, delivery))
+        return await self.reconciliation.over(ledger, found) if isinstance(found, CallSettled) else found
+
     async def _follow(
         self, ledger: Ledger, delivery: Delivery, working: Working, chain: Sequence[str]
     ) -> Verdict | str:
@@ -180,7 +194,7 @@ class Executor:
         command, job = ledger.command, ledger.job
         assert job is not None
         there = self.roster.of_job(job)
-        route = there.at(turn(command, job.attempt)) if there is not None else None
+        route = there.at(turn(command.run.run_id, command.call, job.attempt)) if there is not None else None
         while isinstance(found := await self.jobs.follow(ledger, route, working), Pending):
             if found.after_s > IN_PLACE_S:
                 return await self._put_back(ledger, delivery, found.after_s)
@@ -218,7 +232,7 @@ class Executor:
             return verdict
         why = self._take(ledger, started, outcome)
         await self.breakers.failed(route, outcome.verdict, why.message, probe=probe)
-        if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED):
+        if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED, taxonomy.CLAIM_LAPSED):
             return await self._fail(ledger, why, started)
         decision = decide(
             ledger.failed,
@@ -332,6 +346,8 @@ class Executor:
                 return None
             point("executor.claimed")
             started = claimed.started
+            if ledger.unknown:  # whoever it was taken over from may be alive all the same, and settle without it
+                await self.reconciliation.watch(started, ledger.command.purpose)
             if permit.stale:  # the claim's write took too long: the limit's window would no longer cover the request
                 await self.permits.give_back(route, permit)
                 permit = await self._insist(route, ledger)
@@ -341,11 +357,15 @@ class Executor:
                 return started, Failed(taxonomy.RUN_ENDED, "the run has ended: nothing was asked"), 0.0
             if working.cancelled is not None:
                 return started, Failed(taxonomy.CANCELLED, f"cancelled before it was asked: {working.cancelled}"), 0.0
+            if await self.claims.lapsed(started, ledger.command.purpose):
+                await self.permits.give_back(route, permit)
+                return started, Failed(taxonomy.CLAIM_LAPSED, "others have settled the call: nothing was asked"), 0.0
             began_s = time.monotonic()
             outcome = await self._ask(ledger, asked, started, route, working)
             took_s = time.monotonic() - began_s
             point("executor.answered")
-            await self.permits.used(route, permit, tokens_taken(outcome), took_s)
+            told = 0 if isinstance(outcome, MediaJob) else outcome.usage.prompt_tokens
+            await self.permits.used(route, permit, tokens_taken(outcome), took_s, told)
         if isinstance(outcome, MediaJob):
             return outcome
         if isinstance(outcome, Failed):
@@ -410,7 +430,7 @@ class Executor:
         asked = Asked(call, started.attempt, smaller, trims)
         if route.lane is Lane.VIDEO:
             return await self.jobs.submit(asked, started, route, working, max(0.0, budget_s))
-        deltas = Deltas(self.bus.client, command, started) if command.stream else None
+        deltas = self.streams.open(self.bus.client, command, started) if command.stream else None
         try:
             async with working.cancellable():
                 if deltas is not None:
@@ -421,9 +441,13 @@ class Executor:
                     budget_s=max(0.0, budget_s),
                     on_delta=deltas.send if deltas is not None else None,
                 )
-                return priced(outcome, route, self.prices, command.settings)
+                outcome = priced(outcome, route, self.prices, command.settings)
         except Cancelled as reason:
-            return Failed(taxonomy.CANCELLED, f"cancelled: {reason}", cost_usd=None)
+            outcome = Failed(taxonomy.CANCELLED, f"cancelled: {reason}", cost_usd=None)
+        finally:
+            if deltas is not None:
+                self.streams.close(command, deltas)
+        return outcome if outcome.cost_usd is not None else replace(outcome, generation_id=asked.trace.generation_id)
 
     def _take(self, ledger: Ledger, started: AttemptStarted, failed: Failed) -> Fault:
         why = attempt_fault(started, failed)
@@ -460,34 +484,16 @@ class Executor:
 
     async def _settle(self, fact: CallSettled) -> Verdict:
         """Write how the call ended, once only. Somebody else's word is as good: whoever waits goes on with that."""
+        fact = self.reconciliation.asking(fact)
         subject = subjects.events(fact.run.tenant, fact.run.run_id).settled(fact.purpose, fact.call)
         written = await insist(lambda: self.bus.log.write(subject, fact), "settlement.waits")
+        point("executor.settled")
         if written.mine:
             _count_call(fact)
-        elif fact.cost_usd or not fact.cost_known:
-            await self._write_off(fact)
-        point("executor.settled")
+        else:
+            await self.reconciliation.book(fact, accounts.shares(fact), written.fact)
+        await self.reconciliation.ask_after(written.fact)
         return Done()
-
-    async def _write_off(self, fact: CallSettled) -> None:
-        """Book what a call cost that somebody else had settled before: its time was over, or another copy did it."""
-        subject = subjects.events(fact.run.tenant, fact.run.run_id).late(fact.purpose, fact.call)
-        late = CallWrittenOff(
-            run=fact.run,
-            call=fact.call,
-            purpose=fact.purpose,
-            role=fact.role,
-            model=fact.model,
-            usage=fact.usage,
-            cost_usd=fact.cost_usd,
-            cost_known=fact.cost_known,
-        )
-        await self.bus.log.write(subject, late)
-
-
-def turn(command: ExecuteCall, attempt: int) -> int:
-    """Return which of a provider's servers and keys an attempt takes: another than the one before, and known again."""
-    return zlib.crc32(f"{command.run.run_id}.{command.call}".encode()) + attempt
 
 
 def _can_shrink(ledger: Ledger, role: str) -> bool:
@@ -510,6 +516,7 @@ def _count_call(fact: CallSettled) -> None:
         metrics.COST_USD.labels(model, fact.role).inc(fact.cost_usd)
     if not fact.cost_known:
         metrics.UNKNOWN_COST.inc()
+        count_open(fact)
     if fact.outcome == "failed":
         assert fact.fault is not None
         log.warning(

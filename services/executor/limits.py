@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from secrets import token_hex
 from typing import Final
 
@@ -18,7 +19,7 @@ from nats.errors import Error
 
 from services.executor import windows
 from services.executor.fairness import Owner, may_take
-from services.executor.pricing import most_tokens
+from services.executor.pricing import learned, most_tokens
 from services.executor.waiting import TOKENS, Wait, Waiting
 from services.executor.windows import Later, Reserved, reserve, settle, signed
 from shared import subjects
@@ -56,6 +57,8 @@ class Permit:
 
     granted: Granted
     reserved: Reserved | None = None
+    estimated: int = 0
+    """Tokens of the prompt, as we count them."""
 
     @property
     def stale(self) -> bool:
@@ -78,6 +81,7 @@ class _Asker:
 
     owner: Owner
     call: str
+    estimated: int
     tokens: int
     waiting: Waiting
     contended: bool
@@ -99,6 +103,8 @@ class Permits:
     _chance: random.Random = field(default_factory=random.Random)
     _waiting: dict[str, Waiting] = field(init=False)
     _turns: dict[str, asyncio.Lock] = field(init=False)
+    _ratios: dict[str, float] = field(default_factory=dict)
+    """By model: how many tokens it counts where we estimate one."""
 
     def __post_init__(self) -> None:
         self._grants = Grants(self.bus.jetstream)
@@ -144,12 +150,17 @@ class Permits:
         await self._grants.give_back(permit.granted.taken)
         await self.used(route, permit, 0)
 
-    async def used(self, route: Route, permit: Permit, tokens: int | None, took_s: float = 0.0) -> None:
+    async def used(
+        self, route: Route, permit: Permit, tokens: int | None, took_s: float = 0.0, prompt_tokens: int = 0
+    ) -> None:
         """Say what a request really took, and how long ago it was sent.
 
-        None: nobody knows how many, so that it keeps what was held for it.
+        `tokens` None: nobody knows how many, so that it keeps what was held for it. `prompt_tokens`: of them, as the
+        provider counts, from which later prompts' are estimated.
         """
         limit = self.limits.get(route.limit or "")
+        if permit.estimated and prompt_tokens:
+            self._ratios[route.model] = learned(self._ratios.get(route.model, 1.0), permit.estimated, prompt_tokens)
         if limit is not None and permit.reserved is not None and tokens is not None:
             # It reached the provider before its answer came, and not much later than it was sent.
             sent_s = time.time() - max(0.0, took_s - ON_ITS_WAY_S)
@@ -157,9 +168,13 @@ class Permits:
 
     def _asker(self, limit: Limit, route: Route, call: ExecuteCall) -> _Asker:
         owner, waiting = _owner(call), self._waiting[limit.name]
-        tokens = 0 if limit.tokens_per_minute is None else min(sum(most_tokens(call, route)), limit.tokens_per_minute)
+        estimated = tokens = 0
+        if limit.tokens_per_minute is not None:
+            estimated, answer = most_tokens(call, route)
+            prompt = ceil(estimated * self._ratios.get(route.model, 1.0))
+            tokens = min(prompt + answer, limit.tokens_per_minute)
         contended = bool(waiting.calls) and waiting.others_s(owner, now_s=time.monotonic()) > 0
-        return _Asker(owner, _name(call), tokens, waiting, contended)
+        return _Asker(owner, _name(call), estimated, tokens, waiting, contended)
 
     async def _take(self, limit: Limit, asker: _Asker) -> Permit | Busy:
         """Look whether the tokens fit, take the grants, then hold the tokens: most refusals write nothing."""
@@ -186,7 +201,7 @@ class Permits:
         if isinstance(held, Busy):
             await self._grants.give_back(granted.taken)
             return held
-        return Permit(granted, held)
+        return Permit(granted, held, asker.estimated)
 
     async def _hold(self, limit: Limit, asker: _Asker, record: TokenWindow | None, revision: int) -> Reserved | Busy:
         for _ in range(TRIES):

@@ -16,8 +16,9 @@ from shared.prices import IMAGE_TOKENS, PriceBook
 ANSWER_TOKENS: Final = 4_096
 """Of an answer that nothing bounds: what providers stop at where they are told nothing."""
 
-
 MOST_IMAGES: Final = 64
+MOST_RATIO: Final = 6.0
+FORGETS: Final = 0.02
 
 
 def priced(
@@ -48,6 +49,18 @@ def most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
     """Return about how many tokens a call tells, and the most that its answer may have."""
     answer = call.max_tokens or route.parameters.max_tokens or ANSWER_TOKENS
     return sum(tokens_of(message) for message in call.messages), answer
+
+
+def learned(ratio: float, estimated: int, told: int) -> float:
+    """Return how many tokens a model counts where we estimate one, after another prompt of which it has told.
+
+    Up at once and down slowly: a text in another language than English has more, and the next may be one too. Never
+    under 1, and bounded.
+    """
+    if not estimated or not told:
+        return ratio
+    seen = told / estimated
+    return min(MOST_RATIO, max(1.0, seen, ratio + (seen - ratio) * FORGETS))
 
 
 def tokens_taken(outcome: Answered | Failed | MediaJob) -> int | None:

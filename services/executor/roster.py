@@ -79,6 +79,12 @@ class Roster:
         """Return the route of a chain's first role."""
         return self.routes[chain[0]]
 
+    def of(self, role: str, provider: str, model: str) -> Route | None:
+        """Return by way of whom an attempt was sent; None: that provider is not among the role's any more."""
+        there = self.routes.get(role)
+        asked = [one for one in (there, *there.variants) if one.provider == provider] if there is not None else []
+        return next((one for one in asked if one.model == model), asked[0] if asked else None)
+
     def of_job(self, job: MediaJob) -> Route | None:
         """Return by way of whom a job was given; None: its role is gone."""
         there = self.routes.get(job.role)

@@ -15,6 +15,7 @@ from services.executor.taxonomy import (
     Verdict,
 )
 from shared.access.accounts import Over
+from shared.accounts import Share, shares
 from shared.contracts.commands import ExecuteCall, FailedAttempt, MediaJob, UnknownAttempt
 from shared.contracts.events import AttemptStarted, CallSettled
 from shared.contracts.message import Artifact, Fault, Run, Usage
@@ -48,7 +49,7 @@ class Ledger:
 
     def lost(self, started: AttemptStarted) -> None:
         """Take in an attempt whose outcome died with its executor."""
-        self.unknown.append(UnknownAttempt(attempt=started.attempt, reserved_usd=started.reserved_usd))
+        self.unknown.append(lost(started))
         self.role = started.role
 
     def take(self, started: AttemptStarted, failed: Failed, fault: Fault) -> None:
@@ -62,13 +63,34 @@ class Ledger:
                 usage=failed.usage,
                 cost_usd=failed.cost_usd or 0.0,
                 cost_known=failed.cost_usd is not None,
+                provider=started.provider,
+                model=started.model,
+                reserved_usd=started.reserved_usd if failed.cost_usd is None else 0.0,
+                started_at=started.started_at if failed.cost_usd is None else None,
+                generation_id=failed.generation_id if failed.cost_usd is None else None,
             )
         )
+
+    def shares(self) -> tuple[Share, ...]:
+        """Return the attempts' parts in what the call costs."""
+        return shares(failed(self, too_many_died(self), started=None, simulated=False))
 
     def put_back(self) -> ExecuteCall:
         """Return the command that goes on where this one stops."""
         known = {"failed": tuple(self.failed), "unknown": tuple(self.unknown), "job": self.job}
         return self.command.model_copy(update=known)
+
+
+def lost(started: AttemptStarted) -> UnknownAttempt:
+    """Return an attempt of which only its beginning is known."""
+    return UnknownAttempt(
+        attempt=started.attempt,
+        reserved_usd=started.reserved_usd,
+        role=started.role,
+        provider=started.provider,
+        model=started.model,
+        started_at=started.started_at,
+    )
 
 
 def fault(verdict: Verdict, message: str, status: int | None = None) -> Fault:
@@ -180,6 +202,7 @@ def answered(
         cost_usd=_cost(ledger) + (answer.cost_usd or 0.0),
         cost_known=answer.cost_usd is not None and _known(ledger),
         priced_by=answer.priced_by,
+        generation_id=answer.generation_id if answer.cost_usd is None else None,
         simulated=simulated,
         attempts=started.attempt,
         failed=tuple(ledger.failed),

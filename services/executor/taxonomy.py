@@ -94,6 +94,7 @@ SILENCE: Final = Verdict("resource", "silence")
 DEADLINE: Final = Verdict("resource", "deadline", repeat=False)
 CANCELLED: Final = Verdict("logical", "cancelled", repeat=False)
 RUN_ENDED: Final = Verdict("logical", "run_ended", repeat=False)
+CLAIM_LAPSED: Final = Verdict("logical", "claim_lapsed", repeat=False)
 LIMIT_REACHED: Final = Verdict("transient", "limit_reached", repeat=False)
 BREAKER_OPEN: Final = Verdict("transient", "breaker_open", repeat=False)
 OVER_BUDGET: Final = Verdict("resource", "budget_exceeded", repeat=False)
@@ -219,6 +220,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "past the run's deadline": DEADLINE,
         "run cancelled": CANCELLED,
         "run ended": RUN_ENDED,
+        "call settled by others meanwhile": CLAIM_LAPSED,
         "our own limit until past the deadline": LIMIT_REACHED,
         "model left alone, and all that stand in": BREAKER_OPEN,
         "the budget of its key or tenant is used up": OVER_BUDGET,

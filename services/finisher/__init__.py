@@ -1,4 +1,4 @@
-"""The finisher. Takes settled answers, finishes and deadlines; decides what the caller gets.
+"""The finisher. Takes settled answers, finishes, deadlines and callbacks; decides what the caller gets.
 
-Sends on the session's turn and the end of the run.
+Sends on the session's turn, the end of the run, and the callback.
 """

@@ -2,22 +2,29 @@
 
 import asyncio
 from datetime import UTC, datetime
+from time import monotonic
 
+from services.finisher.callback import Policy
+from services.finisher.callbacks import Callbacks
 from services.finisher.handlers import Finisher, Presenters
+from services.finisher.receivers import Receivers
 from shared.bus.connection import Bus
 from shared.config import Configuration
 from shared.config.environment import Environment
+from shared.outward import Outward
 from shared.pool import pool
 from shared.prices import Price, PriceBook
 from shared.registry.following import LiveModels
 from shared.service import Service, Work, run
-from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_CANCELS, FINISHER_DEADLINES
+from shared.topology import FINISHER, FINISHER_ANSWERS, FINISHER_CALLBACKS, FINISHER_CANCELS, FINISHER_DEADLINES
 
 NAME = "finisher"
 PORT = 9104
 PLACES = 128
 """Workflows being ended at once: an orchestrated one waits for its presenting model."""
 ANSWER_PLACES = 128
+CALLBACK_PLACES = 64
+"""POSTs at once; a slow receiver gets a few of them, see `receivers`."""
 
 FINISHED_ROLE = "finished_task_ai"
 FAILED_ROLE = "ai_workers_failed_ai"
@@ -55,14 +62,27 @@ def build(environment: Environment, configuration: Configuration) -> Service:
 
         models = LiveModels(bus, configuration, changed)
         await models.start()
+        outward = Outward(environment.allowed_networks)
+        rules = configuration.callbacks
+        callbacks = Callbacks(
+            bus=bus,
+            outward=outward,
+            receivers=Receivers(monotonic),
+            policy=Policy(rules.max_attempts, rules.first_retry_s, rules.max_retry_s, rules.give_up_s),
+            secrets=environment.callback_secrets,
+            timeout_s=rules.timeout_s,
+            most_bytes=rules.max_body_bytes,
+            now=lambda: datetime.now(UTC),
+        )
         answers = pool(bus, NAME, [FINISHER_ANSWERS], finisher.answered, places=ANSWER_PLACES)
         finishes = pool(bus, NAME, FINISHER, finisher.finished, places=PLACES, shares=configuration.queuing.shares)
         deadlines = pool(bus, NAME, [FINISHER_DEADLINES], finisher.overdue, places=32)
         cancels = pool(bus, NAME, [FINISHER_CANCELS], finisher.cancelled, places=32)
+        called_back = pool(bus, NAME, [FINISHER_CALLBACKS], callbacks.deliver, places=CALLBACK_PLACES)
         return Work(
-            pulls=[answers, finishes, deadlines, cancels],
-            feeds=[*FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES, FINISHER_CANCELS],
-            close=[models.stop],
+            pulls=[answers, finishes, deadlines, cancels, called_back],
+            feeds=[*FINISHER, FINISHER_ANSWERS, FINISHER_DEADLINES, FINISHER_CANCELS, FINISHER_CALLBACKS],
+            close=[models.stop, outward.close],
         )
 
     return Service(NAME, environment.nats_url, assemble)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from services.finisher import assembly
 from services.finisher.baseline import baseline_usd
+from services.finisher.callbacks import call_back
 from services.finisher.story import Story, complete, read_story
 from services.finisher.through import Through, calls_of
 from shared import subjects
@@ -106,6 +107,8 @@ class Finisher:
                         raise Poison(f"the log has no plan of run {run.run_id}, which is all that it was to have")
                     ended = assembly.of_plan(run, story.planned, self.now())
                 case "denied" | "failed":
+                    if story.accepted is None:
+                        await complete(self.bus, run, story, ())
                     category = story.category.category if story.category is not None else None
                     ended = assembly.of_refusal(command, category, story.spent(), self.now())
             await self._end(ended, story.accepted, story.planned)
@@ -275,6 +278,7 @@ class Finisher:
             metrics.RUN_SECONDS.labels(category).observe(max(0.0, (ended.ended_at - run.born_at).total_seconds()))
         else:
             await self._write_turn(run, written.fact, accepted)
+        await call_back(self.bus, accepted, self.now(), again=not written.mine)
         await self.bus.log.take_timer_back(run.run_id)
         point("finisher.timer_taken")
         await self._leave_runs(run)
@@ -297,6 +301,7 @@ class Finisher:
         """Do again what whoever ended the run may not have come to."""
         accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
         await self._write_turn(run, ended, accepted)
+        await call_back(self.bus, accepted, self.now(), again=True)
         await self.bus.log.take_timer_back(run.run_id)
         await self._leave_runs(run)
         await self._leave_place(run, timers=True)

@@ -15,13 +15,17 @@ from starlette.types import ASGIApp
 
 from services.gateway.admission import Admission
 from services.gateway.bounds import Bounds
+from services.gateway.callbacks import CallbackDoor
+from services.gateway.door import Door
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
 from services.gateway.guard import Guard
 from services.gateway.http import (
     admin,
+    ag_ui,
     artifacts,
     breakers,
+    callbacks,
     catalogue,
     chat,
     described,
@@ -34,7 +38,9 @@ from services.gateway.http import (
     runs,
     schedules,
     sessions,
+    socket,
     templates,
+    unknown_attempts,
     workflows,
 )
 from services.gateway.http.access import Access
@@ -44,6 +50,7 @@ from services.gateway.http.patience import patient
 from services.gateway.identification import Identification
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
+from services.gateway.origins import Origins
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
 from shared import version
@@ -84,8 +91,10 @@ def application(
     offering: Offering | None = None,
     keeping: Keeping | None = None,
     prices: PriceBook | None = None,
+    called_back: CallbackDoor | None = None,
     drain_s: float = DRAIN_S,
     identification: Identification | None = None,
+    origins: Origins | None = None,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
     waiting, guard = Waiting(bounds.waiting), Guard()
@@ -110,11 +119,14 @@ def application(
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
             keys=KeyBook(bus, chosen.secrets, _now),
+            callbacks=called_back or CallbackDoor(),
             health=service.health,
+            origins=origins or Origins(),
             projector=projector,
             started_at=monotonic(),
         )
-        closing = []
+        door = Door(bus.client, gateway)
+        closing = [door.close]
         if live is not None and offering is not None:
             live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
             await live.start()
@@ -122,6 +134,7 @@ def application(
         if projector is not None:
             await projector.start()
             closing.append(projector.stop)
+        await door.open()
         return Work(close=closing)
 
     service = Service(NAME, nats_url, assemble)
@@ -152,17 +165,21 @@ def application(
     errors.install(app)
     for part in (
         chat,
+        ag_ui,
         workflows,
         plan,
         history,
+        unknown_attempts,
         runs,
         run_events,
+        callbacks,
         templates,
         schedules,
         breakers,
         model_registry,
         artifacts,
         sessions,
+        socket,
         catalogue,
         admin,
         probes,
@@ -222,6 +239,7 @@ def main() -> None:
         environment = Environment.read(os.environ)
         bounds = Bounds.read(os.environ)
         identification = Identification.read(environment)
+        origins = Origins.read(os.environ)
         configuration = load().configuration
         prices = PriceBook.read(environment.prices)
         keeping = Keeping.read(environment, configuration.orchestration.state_retention_days)
@@ -235,6 +253,8 @@ def main() -> None:
         keeping=keeping,
         prices=prices,
         identification=identification,
+        origins=origins,
+        called_back=CallbackDoor(environment.callback_secrets, environment.allowed_networks),
     )
     serve(
         app,

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from services.gateway.principal import EVERYBODY, Account, Principal, at_most
+from shared.contracts.callbacks import Callback
 from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, WorkflowRequest
 from shared.contracts.events import RunAccepted
 from shared.contracts.ids import Priority, RunId, SessionId, TenantId
@@ -54,10 +55,12 @@ def of_chat(
     priority: Priority,
     now: datetime,
     timeout_s: float,
+    callback: Callback | None = None,
 ) -> Birth:
     """Return the birth of a chat request."""
     run = _run(identity, priority, session_id, now, timeout_s)
-    return Birth(SubmitRequest(run=run, request=request, source=_source(identity)), identity.keyed, _limited(identity))
+    command = SubmitRequest(run=run, request=request, source=_source(identity), callback=callback)
+    return Birth(command, identity.keyed, _limited(identity))
 
 
 def of_workflow(
@@ -69,11 +72,13 @@ def of_workflow(
     priority: Priority,
     now: datetime,
     timeout_s: float,
+    callback: Callback | None = None,
 ) -> Birth:
     """Return the birth of a workflow that is ready to run."""
     run = _run(identity, priority, None, now, timeout_s)
     request = WorkflowRequest(workflow=workflow, template=template, template_version=version)
-    return Birth(PlanRun(run=run, request=request, source=_source(identity)), identity.keyed, _limited(identity))
+    command = PlanRun(run=run, request=request, source=_source(identity), callback=callback)
+    return Birth(command, identity.keyed, _limited(identity))
 
 
 def of_plan(identity: Identity, request: ChatRequest, *, priority: Priority, now: datetime, timeout_s: float) -> Birth:
@@ -128,7 +133,7 @@ def _run(identity: Identity, priority: Priority, session_id: SessionId | None, n
 
 
 def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
-    """Whether a request is the one that was accepted under its key: the same question, session and priority."""
+    """Whether a request is the one that was accepted under its key: the same question, session, priority, callback."""
     asked = type(birth.command).decode(
         birth.command.encode()
     )  # as the bus hands it on: defaults and numbers normalised
@@ -137,6 +142,7 @@ def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
         _same(asked.request, accepted.request)
         and asked.run.session_id == there.session_id
         and asked.run.priority == there.priority
+        and asked.callback == accepted.callback
     )
 
 

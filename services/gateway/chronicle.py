@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from shared import subjects
 from shared.bus.connection import Bus
+from shared.contracts.callbacks import CallbackSettled, DeliverCallback
 from shared.contracts.events import (
     ApprovalAsked,
     ApprovalDecided,
+    AttemptReconciled,
     AttemptStarted,
     CallSettled,
     CallWrittenOff,
@@ -21,7 +23,7 @@ from shared.contracts.events import (
     RunPlanned,
     TaskExpanded,
 )
-from shared.topology import EVENTS
+from shared.topology import EVENTS, FINISHES
 
 
 @dataclass(slots=True)
@@ -35,10 +37,15 @@ class Chronicle:
     attempts: dict[str, list[AttemptStarted]] = field(default_factory=dict)
     settled: dict[str, CallSettled] = field(default_factory=dict)
     late: dict[str, CallWrittenOff] = field(default_factory=dict)
+    reconciled: dict[str, dict[int, AttemptReconciled]] = field(default_factory=dict)
+    """By call, and by the attempt's number."""
     expanded: dict[str, TaskExpanded] = field(default_factory=dict)
     asked: dict[str, ApprovalAsked] = field(default_factory=dict)
     decided: dict[str, ApprovalDecided] = field(default_factory=dict)
     holds: list[RunHeld] = field(default_factory=list)
+    callbacks: dict[int, CallbackSettled] = field(default_factory=dict)
+    calling_back: DeliverCallback | None = None
+    """The delivery that goes on, as the bus keeps it: due, or put back."""
     progress: Progress | None = None
     """The planner's record: there while a workflow runs."""
 
@@ -65,14 +72,23 @@ async def read_chronicle(bus: Bus, tenant: str, run_id: str) -> Chronicle | None
                 found.late[f"{purpose}.{name}"] = await decode(stored, CallWrittenOff)
             case ["call", purpose, name, "attempt", _]:
                 found.attempts.setdefault(f"{purpose}.{name}", []).append(await decode(stored, AttemptStarted))
+            case ["call", purpose, name, "attempt", number, "reconciled"]:
+                of_call = found.reconciled.setdefault(f"{purpose}.{name}", {})
+                of_call[int(number)] = await decode(stored, AttemptReconciled)
             case ["expanded", name]:
                 found.expanded[name] = await decode(stored, TaskExpanded)
             case ["asked", name]:
                 found.asked[name] = await decode(stored, ApprovalAsked)
             case ["approval", name]:
                 found.decided[name] = await decode(stored, ApprovalDecided)
+            case ["callback", number]:
+                found.callbacks[int(number)] = await decode(stored, CallbackSettled)
             case ["hold", _]:
                 found.holds.append(await decode(stored, RunHeld))
     if found.planned is not None and found.ended is None:
         found.progress, _ = await bus.runs.get(f"{tenant}.{run_id}", Progress)
+    if found.accepted.callback is not None:
+        for subject in (subjects.callback(tenant, run_id), subjects.callback_wait(tenant, run_id)):
+            if (kept := await bus.jetstream.last(FINISHES, subject)) is not None:
+                found.calling_back = await bus.log.decode(kept, DeliverCallback)
     return found

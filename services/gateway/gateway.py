@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from services.gateway.births import Birth
+from services.gateway.callbacks import CallbackDoor
 from services.gateway.listings import Listings
+from services.gateway.origins import Origins
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
 from shared.access.book import KeyBook
@@ -43,7 +45,10 @@ class Gateway:
     schedules: Schedules
     keys: KeyBook
     """Without secrets where no keys are used."""
+    callbacks: CallbackDoor
     health: Health
+    origins: Origins
+    """Of the web pages that may open a WebSocket."""
     projector: Projector | None
     """Keeps the history; None where it is off."""
     started_at: float
@@ -67,7 +72,7 @@ class Gateway:
         return monotonic() - self.started_at
 
 
-def gateway_of(request: Request) -> Gateway:
+def gateway_of(request: HTTPConnection) -> Gateway:
     """Return the gateway that serves a request."""
     gateway: Gateway = request.app.state.gateway
     return gateway

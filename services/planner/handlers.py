@@ -84,7 +84,9 @@ class Planner:
             await bus.log.set_timer(run)
             point("planner.timer_set")
         if command.source != "categorizer":
-            fact = RunAccepted(run=run, request=command.request, by="planner", lineage=command.lineage)
+            fact = RunAccepted(
+                run=run, request=command.request, by="planner", lineage=command.lineage, callback=command.callback
+            )
             accepted = await bus.log.write(facts.accepted, fact)
             run = accepted.fact.run
             point("planner.accepted")

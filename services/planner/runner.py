@@ -32,7 +32,6 @@ from shared.contracts.message import Fault, Run
 from shared.contracts.workflow import Workflow
 from shared.faults import point
 from shared.graphs import graph_of
-from shared.topology import CALLS
 from shared.workflows.graph import Graph, Kind, Node, compiled, located
 from shared.workflows.outputs import Missing, State, Unfit, Values, output, sources
 from shared.workflows.validation import Catalogue
@@ -387,11 +386,11 @@ class Runner:
             number += 1
         return True
 
-    async def stop_call(self, run: Run, node: Node, call: str, reason: str) -> None:
-        """Take a call off its queue, and tell whoever works on it to drop it: a hint, the log decides."""
-        lane = self.cast.personas[node.task.model or ""].lane
-        await self.bus.jetstream.purge(CALLS, subjects.call(run, lane, Purpose.TASK, call))
-        await self.bus.jetstream.purge(CALLS, subjects.wait(run, Purpose.TASK, call))
+    async def stop_call(self, run: Run, call: str, reason: str) -> None:
+        """Tell whoever works on a call to drop it: a hint, the log decides.
+
+        It stays on its queue: whoever takes it finds it settled, buys nothing, and accounts for what it cost so far.
+        """
         hint = CancelRun(run_id=run.run_id, reason=reason, call=call)
         await self.bus.client.publish(subjects.cancel(run.tenant, run.run_id), hint.encode())
 

@@ -111,7 +111,7 @@ class Steering:
             elif task in {due.name for due in advance.dues(known.graph, there) if not due.question}:
                 said = f"not done within {node.task.timeout_s or 0:g} s"
                 if await self.runner.settle_as_failed(run, task, node, "task_timeout", said, status=504):
-                    await self.runner.stop_call(run, node, task, "task_timeout")
+                    await self.runner.stop_call(run, task, "task_timeout")
 
         return await self._happened(run, go_on, again=delivery.delivered > 1)
 

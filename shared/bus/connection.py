@@ -8,11 +8,13 @@ from typing import Any
 from nats.aio.client import Client
 
 from shared.bus.buckets import Bucket
+from shared.bus.hearing import Switchboard
 from shared.bus.jetstream import JetStream
 from shared.bus.live import Live
 from shared.bus.log import Log
 from shared.bus.objects import Objects
 from shared.bus.payloads import Payloads
+from shared.permissions import INBOX
 from shared.topology import ARTIFACTS, BREAKERS, BUDGETS, CACHE, KEYS, LIMITS, REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
@@ -38,6 +40,7 @@ def options(url: str, name: str, *, reconnected: Callable[[], Awaitable[None]]) 
     return {
         "servers": [part.strip() for part in url.split(",")],
         "name": name,
+        "inbox_prefix": f"{INBOX}{name.removeprefix('segue-')}",
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.1,
         "connect_timeout": 2,
@@ -58,6 +61,7 @@ class Bus:
     payloads: Payloads
     log: Log
     live: Live
+    hearing: Switchboard
     sessions: Bucket
     runs: Bucket
     registry: Bucket
@@ -72,6 +76,7 @@ class Bus:
     async def reconnected(self) -> None:
         self.jetstream.reconnected()
         self.live.reconnected()
+        self.hearing.reconnected()
         for hook in self.on_reconnect:
             await hook()
 
@@ -88,6 +93,7 @@ async def open_bus(client: Client) -> Bus:
         payloads=payloads,
         log=log_of_runs,
         live=Live(client, log_of_runs),
+        hearing=Switchboard(client),
         sessions=Bucket(SESSIONS, jetstream, payloads),
         runs=Bucket(RUNS, jetstream, payloads),
         registry=Bucket(REGISTRY, jetstream, payloads),

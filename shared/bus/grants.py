@@ -1,7 +1,7 @@
 """Limits that the server keeps: a grant is a message that lives as long as its window, and a stream takes only so many.
 
 Every executor takes its grants from the same small streams, so a limit is exact however many there are, and what an
-executor that died had taken comes back by itself. A grant lives a `MARGIN_S` longer than its window: a request goes out
+executor that died had taken comes back by itself. A grant lives a margin longer than its window: a request goes out
 a moment after its grant was taken, and that moment is not always the same. Without the margin a late request and a
 prompt one could come closer together than their grants, and the provider would count one too many.
 

@@ -187,6 +187,14 @@ class JetStream:
         if (error := answer.get("error")) is not None:
             raise _refusal(stream, error)
 
+    async def subjects_of(self, stream: str, pattern: str) -> list[str]:
+        """Return the subjects in a stream that match, without their messages; of very many, those of the first page."""
+        body = json.dumps({"subjects_filter": pattern}).encode()
+        answer = await self._insist(f"$JS.API.STREAM.INFO.{stream}", body, None)
+        if (error := answer.get("error")) is not None:
+            raise _refusal(stream, error)
+        return list((answer["state"].get("subjects") or {}).keys())
+
     async def direct_all(self, stream: str, subjects: list[str], *, limit: int = 1024) -> list[Stored]:
         """Read the last message of every matching subject in one go (ADR-31), oldest first.
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from nats.aio.client import Client
@@ -80,36 +79,3 @@ class Live:
     async def _forget(self, subscription: Subscription) -> None:
         if not self._client.is_closed and not self._client.is_draining:
             await subscription.unsubscribe()
-
-    @asynccontextmanager
-    async def listen(self, *subjects: str, bound: int = 4096) -> AsyncIterator["asyncio.Queue[Msg | None]"]:
-        """Hear everything on some subjects. None in the queue says: something may have been missed, look at the log."""
-        queue: asyncio.Queue[Msg | None] = asyncio.Queue(bound)
-        wake = asyncio.Event()
-
-        async def take(msg: Msg) -> None:
-            if not queue.full():
-                queue.put_nowait(msg)
-            else:
-                wake.set()
-
-        subscriptions = [await self._client.subscribe(subject, cb=take) for subject in subjects]
-        self._waiting.add(wake)
-
-        async def nudge() -> None:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_AGAIN_S):
-                        await wake.wait()
-                wake.clear()
-                if queue.empty():
-                    queue.put_nowait(None)
-
-        nudger = asyncio.create_task(nudge())
-        try:
-            yield queue
-        finally:
-            nudger.cancel()
-            self._waiting.discard(wake)
-            for subscription in subscriptions:
-                await self._forget(subscription)

@@ -171,6 +171,7 @@ class NatsServer:
         self._check_ports()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         config = self._path("conf")
+        config.touch(mode=0o600)  # it may have passwords in it
         config.write_text(json.dumps(self._config, indent=2) + "\n", encoding="utf-8")  # a JSON file is a NATS config
         with self._path("out").open("ab") as out:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - outlives the event loop that started it

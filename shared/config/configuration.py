@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from shared.config.callbacks import CallbackRules
 from shared.config.flow import RequestFlow
 from shared.config.operation import ApiEndpoints, ApiKeys, Orchestration, Queuing, Scaling, System
 from shared.config.reliability import ErrorHandling, Monitoring, RateLimit
@@ -30,6 +31,9 @@ class Configuration(Section):
         default_factory=Orchestration, description="How much runs at once, and for how long."
     )
     queuing: Queuing = Field(default_factory=Queuing, description="How waiting requests share the places.")
+    callbacks: CallbackRules = Field(
+        default_factory=CallbackRules, description="How answers are POSTed to callback URLs."
+    )
     scaling: Scaling = Field(default_factory=Scaling, description="Between how many copies an autoscaler moves.")
     providers: Mapping[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")], Provider] = Field(
         default_factory=dict, description="Servers beside the built-in ones, by the name that ai_models call them."

@@ -1,6 +1,8 @@
 """What the environment says: where things are, and the secrets. One meaning a variable, everywhere."""
 
+import base64
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final, TypeVar
 from pydantic import SecretStr
 
 from shared.config.errors import ConfigInvalid, Problem
+from shared.contracts.ids import TOKEN_PATTERN
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 AUTH: Final = ("off", "keys", "jwt")
@@ -88,6 +91,12 @@ class Environment:
     """SEGUE_JWT_TENANT_CLAIM: the claim that names the tenant; dots lead into objects."""
     jwt_scope_claim: str = "scope"
     """SEGUE_JWT_SCOPE_CLAIM: the claim with the scopes: a list, or a text with spaces between."""
+    callback_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    """SEGUE_CALLBACK_SECRETS: what callbacks are signed with, by tenant, newest first:
+    `default=whsec_… whsec_…,acme=whsec_…`; a tenant without one gets no callbacks."""
+    bus_tenants: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """SEGUE_BUS_TENANTS: outside systems that `segue up` lets in over its embedded NATS server, each in an account of
+    its own: `acme=a-password,other=…`, the user is called like the tenant; see docs/bus.md."""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """All of them: the keys of `providers` have names of their own."""
 
@@ -128,6 +137,8 @@ class Environment:
             jwt_algorithms=take("SEGUE_JWT_ALGORITHMS", _algorithms, ("RS256", "ES256")),
             jwt_tenant_claim=take("SEGUE_JWT_TENANT_CLAIM", str, "tenant"),
             jwt_scope_claim=take("SEGUE_JWT_SCOPE_CLAIM", str, "scope"),
+            bus_tenants=take("SEGUE_BUS_TENANTS", _tenants, {}),
+            callback_secrets=take("SEGUE_CALLBACK_SECRETS", _secrets, {}),
             variables=dict(env),
         )
         if take.problems:
@@ -169,7 +180,8 @@ class _Taker:
         try:
             return read(text)
         except _Wrong as wrong:
-            found = "a value that is not shown" if read in (_key, _key_secret) else repr(text)
+            hidden = read in (_key, _secrets, _tenants, _key_secret)
+            found = "a value that is not shown" if hidden else repr(text)
             self.problems.append(Problem(name, found, str(wrong)))
             return default
 
@@ -254,6 +266,35 @@ def _algorithms(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     if any(part not in ALGORITHMS for part in found):
         raise _Wrong(f"some of {', '.join(ALGORITHMS)}: with any other a token could be made by who only checks it")
+    return found
+
+
+def _secrets(text: str) -> Mapping[str, tuple[bytes, ...]]:
+    found: dict[str, tuple[bytes, ...]] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        tenant, _, secrets = entry.partition("=")
+        try:
+            read = tuple(base64.b64decode(one.removeprefix("whsec_"), validate=True) for one in secrets.split())
+        except ValueError:
+            read = ()
+        known = re.fullmatch(TOKEN_PATTERN.removesuffix("$"), tenant.strip()) is not None
+        if not known or not read or any(not 24 <= len(one) <= 64 for one in read):
+            raise _Wrong(
+                "tenant=whsec_…, several secrets of a tenant with spaces between, tenants with commas; a secret is 24 "
+                "to 64 random bytes in base64 (`segue callback-secret` makes one)"
+            )
+        found[tenant.strip()] = read
+    return found
+
+
+def _tenants(text: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        tenant, _, password = entry.partition("=")
+        known = re.fullmatch(TOKEN_PATTERN.removesuffix("$"), tenant) is not None
+        if not known or re.fullmatch(r"[!-~]{8,200}", password) is None or tenant in found:
+            raise _Wrong("tenant=password, each tenant once, with commas between; a password has 8 or more characters")
+        found[tenant] = password
     return found
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from shared.contracts.callbacks import Callback
 from shared.contracts.ids import CallName, Category, Lane, Purpose, RunId, TenantId, Verb
 from shared.contracts.message import OUTLINE_CHARS, ChatMessage, Fault, Message, Part, Run, Usage, Usd
 from shared.contracts.workflow import TaskConfig, Workflow
@@ -97,6 +98,7 @@ class SubmitRequest(Message):
     request: ChatRequest
     source: Literal["gateway", "bus"] = "bus"
     lineage: Lineage | None = None
+    callback: Callback | None = None
 
 
 class PlanRun(Message):
@@ -113,6 +115,7 @@ class PlanRun(Message):
     source: Literal["gateway", "categorizer", "bus"] = "bus"
     """Who wrote it: a run that comes by the bus gets its deadline from the planner."""
     lineage: Lineage | None = None
+    callback: Callback | None = None
     plan_only: bool = False
     """The run ends with its plan; nothing of it is carried out."""
 
@@ -129,13 +132,28 @@ class FailedAttempt(Part):
     cost_usd: Usd = 0.0
     cost_known: bool = True
     """False: the provider may have charged for it, and did not say what (a cut stream, a time-out)."""
+    provider: str = ""
+    model: str = ""
+    reserved_usd: Usd = 0.0
+    """Of one whose cost is not known: the most that it can be."""
+    started_at: AwareDatetime | None = None
+    generation_id: str | None = None
+    """What its provider calls it, where that was learnt and its cost is not known."""
 
 
 class UnknownAttempt(Part):
-    """An attempt whose outcome died with its executor."""
+    """An attempt whose cost nobody knows: mostly because its outcome died with its executor."""
 
     attempt: PositiveInt
     reserved_usd: Usd = 0.0
+    """The most that it can cost."""
+    role: str = ""
+    provider: str = ""
+    model: str = ""
+    code: str = "unknown"
+    """How it failed, where that is known: a fault's code."""
+    started_at: AwareDatetime | None = None
+    generation_id: str | None = None
 
 
 class MediaJob(Part):
@@ -191,6 +209,23 @@ class ExecuteCall(Message):
     """Of those before, the ones whose outcome died with their executor."""
     job: MediaJob | None = None
     """The job that its latest attempt began, when this is the call put back until that is looked at again."""
+
+
+class ReconcileAttempt(Message):
+    """Ask an attempt's provider what became of it, and what it cost. Kept by the bus as a scheduled message, fired to
+    `segue.reconcile.<tenant>.<run>.<purpose>.<call>.<attempt>`; written and read by the executor.
+
+    One whose `AttemptReconciled` is on the log by then does nothing.
+    """
+
+    run: Run
+    call: CallName
+    purpose: Purpose
+    attempt: UnknownAttempt
+    settled_at: AwareDatetime
+    """When its call was settled: the day that its cost counts on."""
+    asked: NonNegativeInt = 0
+    """How often its provider was asked before."""
 
 
 class FinishRun(Message):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from shared.contracts.callbacks import Callback
 from shared.contracts.commands import (
     ChatRequest,
     FailedAttempt,
@@ -25,6 +26,8 @@ class RunAccepted(Message):
     request: ChatRequest | WorkflowRequest = Field(discriminator="kind")
     by: Literal["categorizer", "planner"]
     lineage: Lineage | None = None
+    callback: Callback | None = None
+    """Where the answer is POSTed; None: nowhere."""
 
     def outline(self) -> "RunAccepted":
         return self.model_copy(update={"request": self.request.outline()})
@@ -106,7 +109,10 @@ class RunHeld(Message):
 
 
 class CallWrittenOff(Message):
-    """What a call still cost after somebody else had settled it: a time-out, a cancellation. `event.….call.….late`."""
+    """What a call still cost after somebody else had settled it: a time-out, a cancellation. `event.….call.….late`.
+
+    Of the attempts that the settlement does not know; one that it calls unknown is reconciled instead.
+    """
 
     run: Run
     call: CallName
@@ -116,6 +122,34 @@ class CallWrittenOff(Message):
     usage: Usage = Field(default_factory=Usage)
     cost_usd: Usd = 0.0
     cost_known: bool = True
+    attempts: tuple[PositiveInt, ...] = ()
+    """Those that `cost_usd` is of."""
+    unknown: tuple[UnknownAttempt, ...] = ()
+    asks: tuple[PositiveInt, ...] = ()
+    """Of the unknown ones, those that are asked after at their provider."""
+    settled_at: AwareDatetime | None = None
+
+
+class AttemptReconciled(Message):
+    """What an attempt cost whose call was settled without knowing it. `event.….call.….attempt.<n>.reconciled`, by the
+    executor. With it the cost is known; it counts on top of what the call's settlement says.
+    """
+
+    run: Run
+    call: CallName
+    purpose: Purpose
+    attempt: PositiveInt
+    role: str = ""
+    provider: str = ""
+    model: str = ""
+    found: bool
+    """False: it never arrived at its provider, and cost nothing."""
+    by: Literal["provider", "executor"]
+    """By whose word: the provider's, or that of the executor that made it and came late."""
+    usage: Usage = Field(default_factory=Usage)
+    cost_usd: Usd = 0.0
+    settled_at: AwareDatetime
+    """When its call was settled: the day that its cost counts on."""
 
 
 class AttemptStarted(Message):
@@ -200,6 +234,12 @@ class CallSettled(Message):
     attempts: NonNegativeInt = 0
     failed: tuple[FailedAttempt, ...] = ()
     unknown: tuple[UnknownAttempt, ...] = ()
+    asks: tuple[PositiveInt, ...] = ()
+    """Attempts of unknown cost that are asked after at their provider; see `AttemptReconciled`."""
+    generation_id: str | None = None
+    """What the provider calls the attempt that answered, where its cost is asked after."""
+    settled_at: AwareDatetime | None = None
+    """Said where there is something to ask after."""
     took_s: NonNegativeFloat = 0.0
     """Of the attempt that answered, as the executor saw it."""
     category: Category | None = None

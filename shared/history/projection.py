@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from shared import accounts
 from shared.contracts.commands import ChatRequest
 from shared.contracts.events import (
     ApprovalAsked,
     ApprovalDecided,
+    AttemptReconciled,
     CallSettled,
     CallWrittenOff,
     RunAccepted,
@@ -21,11 +23,13 @@ from shared.contracts.events import (
     RunPlanned,
 )
 from shared.contracts.ids import Category
-from shared.contracts.message import Message, Run, Unreadable
+from shared.contracts.message import Message, Run, Unreadable, Usage
 from shared.history.rows import Base, CallRow, QuestionRow, Rows, RunRow
 
 TITLE_CHARS = 200
 
+UNKNOWN = "unknown"
+RECONCILED = "reconciled"
 OVER = frozenset({"completed", "failed", "denied", "cancelled"})
 
 
@@ -65,6 +69,8 @@ def wanted(name: str) -> type[Message] | None:
             return CallSettled
         case ["call", _, _, "late"]:
             return CallWrittenOff
+        case ["call", _, _, "attempt", _, "reconciled"]:
+            return AttemptReconciled
     return None
 
 
@@ -133,7 +139,11 @@ def _take(rows: Rows, fact: Fact, message: Message) -> None:
             _settled(rows, fact, message)
         case CallWrittenOff():
             _run(rows, fact, message.run)
-            _call(rows, fact, message, f"{message.purpose}.{message.call}.late")
+            late = _call(rows, fact, message, f"{message.purpose}.{message.call}.late")
+            late.cost_known = not accounts.priceless(message)
+            _left_open(rows, fact, message)
+        case AttemptReconciled():
+            _reconciled(rows, fact, message)
 
 
 def _settled(rows: Rows, fact: Fact, call: CallSettled) -> None:
@@ -144,35 +154,75 @@ def _settled(rows: Rows, fact: Fact, call: CallSettled) -> None:
     row.provider, row.outcome, row.simulated = call.provider or "", call.outcome, call.simulated
     row.attempts, row.saved_usd, row.took_s = call.attempts, call.saved_usd, call.took_s
     row.variant = call.variant
+    row.cost_known = not accounts.priceless(call)
+    if not call.cost_known:
+        _left_open(rows, fact, call)
+
+
+def _left_open(rows: Rows, fact: Fact, call: CallSettled | CallWrittenOff) -> None:
+    """Give each attempt of unknown cost a row of its own, unless what was found of it is there already."""
+    for share in accounts.open_shares(call):
+        name = f"{call.purpose}.{call.call}.attempt.{share.attempt}"
+        there = rows.calls.get((call.run.tenant, call.run.run_id, name))
+        if there is not None and there.outcome == RECONCILED:
+            continue
+        row = _row(call.run, name, call.purpose, *_when(fact.time))
+        row.role, row.provider, row.model = share.role, share.provider, share.model
+        row.outcome, row.cost_known, row.code = UNKNOWN, False, share.code[:64]
+        row.reserved_usd, row.asked = share.reserved_usd, share.attempt in call.asks
+        rows.calls[call.run.tenant, call.run.run_id, name] = row
+
+
+def _reconciled(rows: Rows, fact: Fact, found: AttemptReconciled) -> None:
+    _run(rows, fact, found.run)
+    name = f"{found.purpose}.{found.call}.attempt.{found.attempt}"
+    settled_us = _us(found.settled_at)
+    row = _row(found.run, name, found.purpose, found.settled_at.astimezone(UTC).date().isoformat(), settled_us)
+    row.role, row.provider, row.model = found.role, found.provider, found.model
+    row.outcome, row.code = RECONCILED, "found" if found.found else "never_arrived"
+    _uses(row, found.usage, found.cost_usd)
+    rows.calls[found.run.tenant, found.run.run_id, name] = row
 
 
 def _call(rows: Rows, fact: Fact, call: CallSettled | CallWrittenOff, name: str) -> CallRow:
-    day, at_us = _when(fact.time)
-    run, usage = call.run, call.usage
-    row = CallRow(
+    run = call.run
+    row = _row(run, name, call.purpose, *_when(fact.time))
+    row.role, row.model, row.cost_known = call.role, call.model or "", call.cost_known
+    _uses(row, call.usage, call.cost_usd)
+    rows.calls[run.tenant, run.run_id, name] = row
+    return row
+
+
+def _row(run: Run, name: str, purpose: str, day: str, at_us: int) -> CallRow:
+    """Return a row that cost nothing yet."""
+    return CallRow(
         tenant=run.tenant,
         run_id=run.run_id,
         call=name,
-        purpose=call.purpose,
+        purpose=purpose,
         day=day,
         at_us=at_us,
-        role=call.role,
+        role="",
         provider="",
-        model=call.model or "",
+        model="",
         outcome="late",
         simulated=False,
         attempts=0,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_tokens=usage.cached_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        cost_usd=call.cost_usd,
-        cost_known=call.cost_known,
+        prompt_tokens=0,
+        completion_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        cost_usd=0.0,
+        cost_known=True,
         saved_usd=0.0,
         took_s=0.0,
     )
-    rows.calls[run.tenant, run.run_id, name] = row
-    return row
+
+
+def _uses(row: CallRow, usage: Usage, cost_usd: float) -> None:
+    row.prompt_tokens, row.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+    row.cached_tokens, row.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+    row.cost_usd = cost_usd
 
 
 def _run(rows: Rows, fact: Fact, run: Run) -> RunRow:

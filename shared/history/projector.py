@@ -29,6 +29,7 @@ REST_S = 1.0
 OTHERS_S = 2.0
 """For how long somebody else, who was quicker, is left to it."""
 TROUBLE_S = 5.0
+COUNT_EVERY_S = 10.0
 FORGET_EVERY_S = 3600.0
 DAY_US = 86_400_000_000
 
@@ -48,6 +49,7 @@ class Projector:
         self._looks = 0
         self._task: asyncio.Task[None] | None = None
         self._forgot = 0.0
+        self._counted = -COUNT_EVERY_S
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._keep_up())
@@ -146,6 +148,10 @@ class Projector:
         return str(info["created"])
 
     async def _tidy(self) -> None:
+        if time.monotonic() - self._counted >= COUNT_EVERY_S:
+            self._counted = time.monotonic()
+            count, _ = await asyncio.to_thread(self.history.unknown_total)
+            metrics.UNKNOWN_NOW.set(count)
         if time.monotonic() - self._forgot < FORGET_EVERY_S and self._forgot:
             return
         self._forgot = time.monotonic()

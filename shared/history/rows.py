@@ -37,12 +37,13 @@ class RunRow:
 
 @dataclass(slots=True)
 class CallRow:
-    """A settled call, or what a call cost after somebody else had settled it (`late`)."""
+    """A settled call, what a call cost after somebody else had settled it (`late`), or an attempt whose cost its call
+    leaves open: `unknown`, then `reconciled`."""
 
     tenant: str
     run_id: str
     call: str
-    """`<purpose>.<call>`, with `.late` behind it where it came late."""
+    """`<purpose>.<call>`, with `.late` behind it where it came late, `.attempt.<n>` of an attempt."""
     purpose: str
     day: str
     """The day in UTC on which it was settled, `2026-11-27`."""
@@ -63,6 +64,12 @@ class CallRow:
     took_s: float
     variant: str | None = None
     """Which of the role's models, where it has several."""
+    reserved_usd: float = 0.0
+    """Of an attempt of unknown cost: the most that it can be."""
+    code: str | None = None
+    """Of an attempt: how it ended, as far as that is known."""
+    asked: bool = False
+    """Of an attempt of unknown cost: its provider is asked about it."""
 
 
 @dataclass(slots=True)

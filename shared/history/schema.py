@@ -1,8 +1,8 @@
 """The history's tables. `VERSION` changes with them: a database of another version is made anew from the log."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false, text
 
-VERSION = 3
+VERSION = 4
 
 metadata = MetaData()
 
@@ -78,7 +78,17 @@ calls = Table(
     Column("cost_known", Boolean, nullable=False),
     Column("saved_usd", Float, nullable=False),
     Column("took_s", Float, nullable=False),
+    Column("reserved_usd", Float, nullable=False, server_default="0"),
+    Column("code", String(64)),
+    Column("asked", Boolean, nullable=False, server_default=false()),
     Index("segue_calls_at", "tenant", "at_us"),
+    Index(
+        "segue_calls_unknown",
+        "tenant",
+        "at_us",
+        sqlite_where=text("outcome = 'unknown'"),
+        postgresql_where=text("outcome = 'unknown'"),
+    ),
 )
 
 questions = Table(

@@ -27,6 +27,7 @@ from sqlalchemy import (
     event,
     exists,
     func,
+    literal,
     make_url,
     not_,
     or_,
@@ -39,12 +40,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from shared.history import schema
-from shared.history.projection import OVER, shown
+from shared.history.projection import OVER, RECONCILED, UNKNOWN, shown
 from shared.history.rows import CallRow, QuestionRow, Rows, RunRow
 
 LOG: Final = "events"
 CHUNK: Final = 400
 """Runs named in one statement."""
+SETTLED: Final = ("answered", "failed")
+"""Outcomes of calls, among those of their attempts and of what came late."""
 LATEST: Final = 2_000
 """Calls that tell what calls take."""
 LOCK: Final = 0x5E60E
@@ -227,7 +230,7 @@ class History:
         query = (
             select(
                 *columns,
-                func.count().filter(calls.c.outcome != "late").label("calls"),
+                func.count().filter(calls.c.outcome.in_(SETTLED)).label("calls"),
                 func.count().filter(calls.c.outcome == "failed").label("failed"),
                 func.count(func.distinct(calls.c.run_id)).label("runs"),
                 *(
@@ -259,6 +262,33 @@ class History:
         query = query.order_by(*order, func.coalesce(func.sum(calls.c.cost_usd), 0).desc(), *columns)
         with self._faults(), self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def unknown_attempts(
+        self, tenant: str, *, before: tuple[int, str, str] | None, limit: int
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return attempts whose cost nobody knows, the latest first; `before`: the last (µs, run, call) of a page."""
+        self.make()
+        table = schema.calls
+        place = (table.c.at_us, table.c.run_id, table.c.call)
+        query = select(table).where(table.c.tenant == tenant, table.c.outcome == UNKNOWN)
+        if before is not None:
+            query = query.where(tuple_(*place) < tuple_(*(literal(part) for part in before)))
+        query = query.order_by(*(column.desc() for column in place)).limit(limit)
+        with self._faults(), self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def unknown_total(self, tenant: str | None = None) -> tuple[int, float]:
+        """Return how many attempts' cost nobody knows, of one tenant or of all, and the most that they can cost."""
+        self.make()
+        table = schema.calls
+        query = select(func.count(), func.coalesce(func.sum(table.c.reserved_usd), 0.0)).where(
+            table.c.outcome == UNKNOWN
+        )
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        with self._faults(), self.engine.connect() as connection:
+            count, reserved_usd = connection.execute(query).one()
+        return int(count), float(reserved_usd)
 
     def typical(self, tenant: str, *, from_us: int) -> Mapping[str, Typical]:
         """Return what answered calls took by role: the middle of the latest, since a time."""
@@ -431,7 +461,7 @@ def _sum_up(connection: Connection, named: Sequence[tuple[str, str]]) -> None:
         update(runs)
         .where(tuple_(runs.c.tenant, runs.c.run_id).in_(named))
         .values(
-            calls=total(func.sum(case((calls.c.outcome != "late", 1), else_=0))),
+            calls=total(func.sum(case((calls.c.outcome.in_(SETTLED), 1), else_=0))),
             tokens=total(func.sum(calls.c.prompt_tokens + calls.c.completion_tokens)),
             cost_usd=total(func.sum(calls.c.cost_usd)),
             saved_usd=total(func.sum(calls.c.saved_usd)),
@@ -454,6 +484,11 @@ def _upsert(connection: Connection, table: Table, values: list[dict[str, Any]], 
         kept: ColumnElement[Any] = func.coalesce(new, old)
         # What has ended stays so: a stretch that is taken in again must not show it running once more.
         said[column] = case((and_(_over(old), not_(_over(new))), old), else_=kept) if column == "state" else kept
+    if table is schema.calls:  # and what was found of an attempt stays found
+        stays = table.c.outcome == RECONCILED
+        unless = or_(not_(stays), statement.excluded.outcome == RECONCILED)
+        connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=said, where=unless), values)
+        return
     connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=said), values)
 
 

@@ -52,6 +52,21 @@ UNKNOWN_COST = Counter(
     "segue_unknown_cost_calls_total", "Calls whose price nobody knows: add the model to the price table."
 )
 
+UNKNOWN_ATTEMPTS = Counter(
+    "segue_attempts_left_unknown_total",
+    "Attempts settled with unknown cost, by how they ended. Rising: executors die, or streams are cut.",
+    ["provider", "outcome"],
+)
+RECONCILED = Counter(
+    "segue_attempts_reconciled_total",
+    "Attempts of unknown cost by what was found: provider, executor, never_arrived; given_up: they stay unknown.",
+    ["outcome"],
+)
+UNKNOWN_NOW = Gauge(
+    "segue_attempts_unknown",
+    "Attempts whose cost nobody knows yet, by the history. Not falling: see `segue costs --unknown`.",
+)
+
 CACHED = Counter("segue_cache_lookups_total", "Calls that the cache could answer, by outcome: hit, miss.", ["outcome"])
 BREAKER_OPEN = Gauge(
     "segue_breaker_open", "1: the model is left alone; 0.5: a few calls try it; 0: it is asked.", ["provider", "model"]
@@ -93,6 +108,11 @@ LOOP_LAG_SECONDS = Gauge("segue_event_loop_lag_seconds", "How late the event loo
 
 # Schedules. `failed`: a template is gone, or its parameters do not fit any more; see `segue schedules ls`.
 SCHEDULES_FIRED = Counter("segue_schedules_fired_total", "Schedules whose time came, by outcome.", ["outcome"])
+
+# Callbacks. `given_up` or `failed` rising: somebody's receiver is down or refuses; `segue runs show` says why.
+CALLBACKS = Counter(
+    "segue_callbacks_total", "Answers POSTed to callers: delivered, failed, deferred, given_up.", ["outcome"]
+)
 
 # The history: a projection of the log in SQL. Failures: lists and sums are behind, runs are not.
 HISTORY_FACTS = Counter("segue_history_facts_total", "Facts of the log taken into the history.")

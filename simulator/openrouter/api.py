@@ -12,7 +12,7 @@ from simulator.openrouter.media import Media
 from simulator.openrouter.turn import CHAT, PREFIX, begin
 from simulator.simulation import Simulation
 
-_READABLE: Final = {f"{PREFIX}/models", f"{PREFIX}/key", f"{PREFIX}/generation"}
+_READABLE: Final = {f"{PREFIX}/models", f"{PREFIX}/key", f"{PREFIX}/generation", f"{PREFIX}/generations"}
 
 
 class OpenRouter:
@@ -47,6 +47,8 @@ class OpenRouter:
                 await exchange.respond(200, catalogue.models(self.simulation.day(time.time())), JSON)
             case "/key":
                 await exchange.respond(200, catalogue.key(self.simulation.ledger.cost_usd), JSON)
+            case "/generations":
+                await self._tagged(exchange)
             case _:
                 wanted = parse_qs(exchange.query.decode("latin-1")).get("id", [""])[0]
                 entry = self.simulation.ledger.find(wanted)
@@ -54,6 +56,17 @@ class OpenRouter:
                     await exchange.respond(404, wire.error_body(404, f"generation {wanted!r} not found"), JSON)
                 else:
                     await exchange.respond(200, catalogue.generation(entry), JSON)
+
+    async def _tagged(self, exchange: Exchange) -> None:
+        """Say what became of an attempt: of the requests whose tags name it."""
+        given = {name: values[-1] for name, values in parse_qs(exchange.query.decode("latin-1")).items()}
+        if given.keys() != {"run", "call", "attempt"}:
+            message = "generations are asked for by ?run=, &call= and &attempt=, as the request's X-Segue headers said"
+            await exchange.respond(400, wire.error_body(400, message), JSON)
+            return
+        ledger = self.simulation.ledger
+        found = ledger.tagged(given["run"], given["call"], given["attempt"])
+        await exchange.respond(200, catalogue.generations(found, ledger.complete_since), JSON)
 
     async def _chat(self, exchange: Exchange) -> None:
         try:

@@ -1,6 +1,7 @@
 """OpenRouter's documents to read: models with their prices, one generation, the key. Pure."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
@@ -49,36 +50,43 @@ def _per_token(per_million: float) -> str:
 
 def generation(entry: Entry) -> bytes:
     """Return what can be asked about a request afterwards."""
+    return json.dumps({"data": _generation(entry)}).encode()
+
+
+def generations(entries: Sequence[Entry], complete_since: float) -> bytes:
+    """Return the same of an attempt's requests, whether each goes on, and from when on none is missing here."""
+    found = [{**_generation(entry), "running": entry.outcome == "open"} for entry in entries]
+    return json.dumps({"data": found, "complete_since": complete_since}).encode()
+
+
+def _generation(entry: Entry) -> dict[str, Any]:
     latency_ms = None if entry.took_s is None else round(entry.took_s * 1000)
-    return json.dumps(
-        {
-            "data": {
-                "id": entry.generation_id,
-                "upstream_id": None,
-                "total_cost": entry.cost_usd,
-                "usage": entry.cost_usd,
-                "upstream_inference_cost": entry.cost_usd,
-                "cache_discount": None,
-                "created_at": datetime.fromtimestamp(entry.at, UTC).isoformat(),
-                "model": entry.model,
-                "provider_name": PROVIDER,
-                "streamed": entry.stream,
-                "cancelled": entry.disconnected,
-                "latency": latency_ms,
-                "generation_time": latency_ms,
-                "finish_reason": entry.finish_reason,
-                "native_finish_reason": entry.finish_reason,
-                "tokens_prompt": entry.prompt_tokens,
-                "tokens_completion": entry.completion_tokens,
-                "native_tokens_prompt": entry.prompt_tokens,
-                "native_tokens_completion": entry.completion_tokens,
-                "native_tokens_reasoning": entry.reasoning_tokens,
-                "native_tokens_cached": 0,
-                "is_byok": False,
-                "api_type": "completions",
-            }
-        }
-    ).encode()
+    billed = entry.cost_usd > 0
+    return {
+        "id": entry.generation_id,
+        "upstream_id": None,
+        "total_cost": entry.cost_usd,
+        "usage": entry.cost_usd,
+        "upstream_inference_cost": entry.cost_usd,
+        "cache_discount": None,
+        "created_at": datetime.fromtimestamp(entry.at, UTC).isoformat(),
+        "model": entry.model,
+        "provider_name": PROVIDER,
+        "streamed": entry.stream,
+        "cancelled": entry.disconnected,
+        "latency": latency_ms,
+        "generation_time": latency_ms,
+        "finish_reason": entry.finish_reason,
+        "native_finish_reason": entry.finish_reason,
+        "tokens_prompt": entry.prompt_tokens,
+        "tokens_completion": entry.completion_tokens,
+        "native_tokens_prompt": entry.prompt_tokens if billed else 0,
+        "native_tokens_completion": entry.completion_tokens,
+        "native_tokens_reasoning": entry.reasoning_tokens,
+        "native_tokens_cached": 0,
+        "is_byok": False,
+        "api_type": "completions",
+    }
 
 
 def key(used_usd: float) -> bytes:

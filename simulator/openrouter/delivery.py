@@ -144,7 +144,8 @@ async def _stream(turn: Turn, made: Answer, waits: Delays) -> None:
         return
     match fault:
         case CutStream() | ErrorInStream() | ErrorIn200():
-            turn.bill(_tokens(pieces[:before]))
+            if before or isinstance(fault, CutStream):  # an error before the first piece costs nothing
+                turn.bill(_tokens(pieces[:before]))
             await _broken(turn, chunks, fault)
             return
         case Stall():

@@ -15,8 +15,10 @@ from shared.topology import (
     DEAD,
     EVENTS,
     EXECUTOR,
+    EXECUTOR_RECONCILE,
     FINISHER,
     FINISHER_ANSWERS,
+    FINISHER_CALLBACKS,
     FINISHER_CANCELS,
     FINISHER_DEADLINES,
     FINISHES,
@@ -93,6 +95,8 @@ def test_each_command_is_kept_by_one_stream_and_taken_by_one_consumer(priority: 
         subjects.workflow(of): (WORKFLOWS, f"planner-{priority}"),
         subjects.finish(of): (FINISHES, f"finisher-{priority}"),
         subjects.deadline("r1"): (FINISHES, "finisher-deadlines"),
+        subjects.reconcile(of, Purpose.TASK, "0-1", 1): (CALLS, "executor-reconcile"),
+        subjects.callback("acme", "r1"): (FINISHES, "finisher-callbacks"),
     }
     for lane in Lane:
         for purpose in Purpose:
@@ -110,6 +114,7 @@ def test_each_command_is_kept_by_one_stream_and_taken_by_one_consumer(priority: 
         (EVENT.plan, []),
         (EVENT.ended, []),
         (EVENT.attempt(Purpose.ANSWER, "answer", 1), []),
+        (EVENT.reconciled(Purpose.TASK, "0-1", 1), []),
         (EVENT.settled(Purpose.ANSWER, "answer"), ["finisher-answers"]),
         (EVENT.settled(Purpose.TASK, "0-1"), ["planner-settled"]),
         (EVENT.settled(Purpose.DECISION, "plan-0"), []),
@@ -124,7 +129,10 @@ def test_each_fact_is_on_the_log_and_taken_by_who_goes_on(subject: str, takers_:
     ("subject", "stream"),
     [
         (subjects.wait(run(), Purpose.TASK, "0-1"), CALLS),
+        (subjects.inquiry(run(), Purpose.TASK, "0-1", 1), CALLS),
         (subjects.timer("r1"), FINISHES),
+        (subjects.callback_wait("acme", "r1"), FINISHES),
+        (EVENT.callback(1), EVENTS),
         (subjects.dead("executor"), DEAD),
         (subjects.canary("executor"), EVENTS),
     ],
@@ -152,7 +160,9 @@ def test_a_schedule_and_its_target_are_in_one_stream() -> None:
     """The server refuses others (10190), and its stream has to allow schedules."""
     for waits, fires in (
         (subjects.timer("r1"), subjects.deadline("r1")),
+        (subjects.callback_wait("acme", "r1"), subjects.callback("acme", "r1")),
         (subjects.wait(run(), Purpose.TASK, "0-1"), subjects.call(run(), Lane.TEXT, Purpose.TASK, "0-1")),
+        (subjects.inquiry(run(), Purpose.TASK, "0-1", 1), subjects.reconcile(run(), Purpose.TASK, "0-1", 1)),
     ):
         assert keepers(waits) == keepers(fires)
         assert STREAMS[keepers(waits)[0]].allow_msg_schedules
@@ -179,7 +189,8 @@ def test_every_consumer_of_a_service_is_provisioned() -> None:
     own: list[Feed] = [
         *CATEGORIZER, *PLANNER, *PLANNER_BEGIN, *PLANNER_CONTROLS, PLANNER_DUE, PLANNER_SCHEDULES, PLANNER_APPROVALS,
         PLANNER_SETTLED,
-        *lanes, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_ANSWERS,
+        *lanes, EXECUTOR_RECONCILE, *FINISHER, FINISHER_CANCELS, FINISHER_DEADLINES, FINISHER_CALLBACKS,
+        FINISHER_ANSWERS,
     ]  # fmt: skip
     assert sorted(feed.durable for feed in feeds()) == sorted(feed.durable for feed in own)
     for prioritised in (CATEGORIZER, PLANNER, PLANNER_BEGIN, *EXECUTOR.values(), FINISHER):

@@ -130,6 +130,7 @@ READ_BY_ONE_SERVICE = {
     "SEGUE_MAX_WAITING",
     "SEGUE_MAX_CONNECTIONS",
     "SEGUE_API_KEY",
+    "SEGUE_CORS_ORIGINS",
     *(f"SEGUE_EXECUTOR_PLACES_{lane.name}" for lane in Lane),
 }
 """Sizes of a single service, read in its own `app.py`; and the key that the command line sends."""

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from shared.contracts import access, cache, commands, events, health, registry
+from shared.contracts import access, cache, callbacks, commands, events, health, hints, registry
 from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Run, Usage
 from shared.contracts.workflow import Approval, ForEach, Queue, Task, TaskConfig, Workflow
@@ -112,6 +112,10 @@ REQUESTS = CHATS | st.builds(
     template_version=maybe(ORDINALS),
     schedule=maybe(TEXTS),
 )
+CALLBACKS = st.builds(callbacks.Callback, url=st.from_regex(r"https://[a-z]{1,9}/[a-z?=&]{0,9}", fullmatch=True))
+TRIED = st.builds(
+    callbacks.CallbackAttempt, at=TIMES, took_s=AMOUNTS, status=maybe(st.integers(100, 599)), problem=maybe(TEXTS)
+)
 FAILED = st.builds(
     commands.FailedAttempt,
     attempt=ORDINALS,
@@ -133,7 +137,17 @@ JOBS = st.builds(
     submitted_at=TIMES,
     polls=COUNTS,
 )
-UNKNOWN = st.builds(commands.UnknownAttempt, attempt=ORDINALS, reserved_usd=AMOUNTS)
+UNKNOWN = st.builds(
+    commands.UnknownAttempt,
+    attempt=ORDINALS,
+    reserved_usd=AMOUNTS,
+    role=TEXTS,
+    provider=TEXTS,
+    model=TEXTS,
+    code=TEXTS,
+    started_at=maybe(TIMES),
+    generation_id=maybe(TEXTS),
+)
 TURNS = st.builds(
     events.Turn,
     run_id=TOKENS,
@@ -210,6 +224,11 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         held=st.dictionaries(TEXTS, st.builds(access.Hold, nano_usd=COUNTS, tokens=COUNTS, until=TIMES), max_size=3),
     ),
     access.Places: st.builds(access.Places, runs=st.dictionaries(TOKENS, TIMES, max_size=3)),
+    hints.TextDelta: st.builds(
+        hints.TextDelta, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, restart=st.booleans()
+    ),
+    hints.AskText: st.builds(hints.AskText, attempt=COUNTS, offset=COUNTS),
+    hints.TextSoFar: st.builds(hints.TextSoFar, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, end=COUNTS),
     health.BreakerState: st.builds(
         health.BreakerState,
         provider=TEXTS,
@@ -263,6 +282,27 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         written_at=TIMES,
         by=TEXTS,
     ),
+    callbacks.DeliverCallback: st.builds(
+        callbacks.DeliverCallback,
+        run=RUNS,
+        callback=CALLBACKS,
+        number=ORDINALS,
+        begun_at=TIMES,
+        tried=some(TRIED),
+        deferred=COUNTS,
+        hurried=st.booleans(),
+    ),
+    callbacks.CallbackSettled: st.builds(
+        callbacks.CallbackSettled,
+        run=RUNS,
+        number=ORDINALS,
+        url=TEXTS,
+        outcome=st.sampled_from(["delivered", "given_up"]),
+        reason=maybe(TEXTS),
+        message_id=TEXTS,
+        attempts=some(TRIED),
+        settled_at=TIMES,
+    ),
     registry.TemplateVersion: st.builds(
         registry.TemplateVersion,
         tenant=TOKENS,
@@ -301,7 +341,11 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         seq=COUNTS,
     ),
     commands.SubmitRequest: st.builds(
-        commands.SubmitRequest, run=RUNS, request=CHATS, source=st.sampled_from(["gateway", "bus"])
+        commands.SubmitRequest,
+        run=RUNS,
+        request=CHATS,
+        source=st.sampled_from(["gateway", "bus"]),
+        callback=maybe(CALLBACKS),
     ),
     commands.PlanRun: st.builds(
         commands.PlanRun,
@@ -310,6 +354,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         history=some(CHAT_MESSAGES),
         spent=SPENTS,
         source=st.sampled_from(["gateway", "categorizer", "bus"]),
+        callback=maybe(CALLBACKS),
     ),
     commands.ExecuteCall: st.builds(
         commands.ExecuteCall,
@@ -340,7 +385,11 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
     commands.DeadlinePassed: st.builds(commands.DeadlinePassed, run=RUNS),
     commands.CancelRun: st.builds(commands.CancelRun, run_id=TOKENS, reason=TEXTS),
     events.RunAccepted: st.builds(
-        events.RunAccepted, run=RUNS, request=REQUESTS, by=st.sampled_from(["categorizer", "planner"])
+        events.RunAccepted,
+        run=RUNS,
+        request=REQUESTS,
+        by=st.sampled_from(["categorizer", "planner"]),
+        callback=maybe(CALLBACKS),
     ),
     events.RunCategorized: st.builds(
         events.RunCategorized,
@@ -414,6 +463,34 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         usage=USAGES,
         cost_usd=AMOUNTS,
         cost_known=st.booleans(),
+        attempts=some(ORDINALS),
+        unknown=some(UNKNOWN),
+        asks=some(ORDINALS),
+        settled_at=maybe(TIMES),
+    ),
+    events.AttemptReconciled: st.builds(
+        events.AttemptReconciled,
+        run=RUNS,
+        call=TOKENS,
+        purpose=st.sampled_from(Purpose),
+        attempt=ORDINALS,
+        role=TEXTS,
+        provider=TEXTS,
+        model=TEXTS,
+        found=st.booleans(),
+        by=st.sampled_from(["provider", "executor"]),
+        usage=USAGES,
+        cost_usd=AMOUNTS,
+        settled_at=TIMES,
+    ),
+    commands.ReconcileAttempt: st.builds(
+        commands.ReconcileAttempt,
+        run=RUNS,
+        call=TOKENS,
+        purpose=st.sampled_from(Purpose),
+        attempt=UNKNOWN,
+        settled_at=TIMES,
+        asked=COUNTS,
     ),
     commands.BeginRun: st.builds(commands.BeginRun, run=RUNS),
     commands.TaskDue: st.builds(commands.TaskDue, run=RUNS, task=TOKENS),

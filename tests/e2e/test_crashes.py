@@ -76,8 +76,20 @@ KINDS_OF = {
     "planner.recorded": ("workflow", "expansion", "approval", "paused"),
     "planner.schedule.begun": (),  # of the clock, not of a request: see test_schedules
     "finisher.place_left": ("workflow",),
+    "finisher.callback.begun": (),  # of requests with a callback: see test_callbacks
+    "finisher.callback.taken": (),
+    "finisher.callback.sent": (),
+    "finisher.callback.put_back": (),
+    "finisher.callback.settled": (),
     "finisher.presenting": ("orchestrated",),
     "executor.scheduled": ("limited",),
+    "executor.inquired": ("cut",),
+    "executor.reconcile.taken": ("cut",),
+    "executor.reconcile.asked": ("cut",),
+    "executor.reconciled": ("cut",),
+    "executor.reconcile.again": (),  # of questions that are not answered yet: see tests/executor/test_reconciling
+    "executor.written_off": (),  # of calls that others have settled: see test_money
+    "executor.watched": (),
     "executor.submitted": (),  # of videos: see test_media
     "executor.job_named": (),
 }
@@ -106,6 +118,8 @@ async def _killed_at(system: System, service: str, point: str, kind: str) -> Non
     if kind == "limited":
         fault = {"kind": "rate_limit", "retry_after_s": 2}
         await system.faults({"match": {"contains": "France"}, "times": 1, "fault": fault})
+    if kind == "cut":
+        await system.faults({"match": {"contains": "A slice"}, "times": 1, "fault": {"kind": "cut_stream"}})
     calls_before = len(await system.ledger())
     asked = asyncio.create_task(_asked(system, kind))
     while armed.alive and not asked.done():
@@ -121,7 +135,11 @@ async def _killed_at(system: System, service: str, point: str, kind: str) -> Non
     asked_for = Counter(str(entry["call"]) for entry in (await system.ledger())[calls_before:])
     again = {call: times for call, times in asked_for.items() if times > 1}
     most_again = 2 if kind in {"workflow", "planned"} else 1
-    limited = 1 if kind == "limited" else 0
+    limited = 1 if kind in {"limited", "cut"} else 0
+    if kind == "cut":
+        cost_usd = sum(entry["cost_usd"] for entry in (await system.ledger())[calls_before:])
+        ledger = (await system.http.get(f"{system.gateway.url}/runs/{run_id}")).json()["ledger"]
+        assert (ledger["cost_known"], round(ledger["cost_usd"] - cost_usd, 9)) == (True, 0), where
     assert sum(again.values()) - len(again) <= most_again + limited, f"{where}: asked for more than once: {again}"
     assert all(times <= 2 + limited for times in again.values()), f"{where}: asked for too often: {again}"
     if kind in {"workflow", "bus workflow", "planned"}:
@@ -138,6 +156,7 @@ SLOWLY: dict[str, Any] = {
         }
     ]
 }
+SLICE: dict[str, Any] = {"workflow": [{"type": "inline", "tasks": [{"model": "medium_ai", "prompt": "A slice."}]}]}
 APPROVED: dict[str, Any] = {
     "workflow": [
         {
@@ -169,6 +188,7 @@ async def _asked(system: System, kind: str) -> str:
     requests: dict[str, tuple[str, dict[str, Any]]] = {
         "chat": ("/chat", {"message": QUESTION}),
         "limited": ("/chat", {"message": QUESTION}),
+        "cut": ("/workflow", SLICE),
         "workflow": ("/workflow", WORKFLOW),
         "orchestrated": ("/chat", {"message": CAMPAIGN}),
         "approval": ("/workflow", APPROVED),
@@ -177,7 +197,12 @@ async def _asked(system: System, kind: str) -> str:
     path, body = requests[kind]
     answer: httpx.Response = await system.post(path, body)
     assert answer.status_code == 200, answer.text
-    return str(answer.json()["run_id"])
+    run_id = str(answer.json()["run_id"])
+    if kind == "cut":
+        facts = subjects.events("default", run_id)
+        bus = await open_bus(system.client)
+        await eventually(partial(bus.log.exists, facts.reconciled(Purpose.TASK, "0-0", 1)))
+    return run_id
 
 
 async def _asked_by_bus(system: System, kind: str) -> str:

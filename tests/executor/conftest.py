@@ -20,9 +20,11 @@ from services.executor.artifacts import Artifacts
 from services.executor.attempts import Policy
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
+from services.executor.claims import Claims
 from services.executor.handlers import Executor
 from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
+from services.executor.reconciling import Reconciliation
 from services.executor.roster import Roster
 from services.executor.running import Running
 from shared import subjects
@@ -39,7 +41,7 @@ from shared.contracts.message import ChatMessage, Message, Run
 from shared.outward import Outward
 from shared.pool import pool
 from shared.prices import PriceBook
-from shared.topology import EXECUTOR, Limits
+from shared.topology import EXECUTOR, EXECUTOR_RECONCILE, Limits
 from tests.executor.standin import Standin
 
 TENANT = "acme"
@@ -176,32 +178,36 @@ async def begin(world: World) -> AsyncIterator[Begin]:
         routes: Mapping[str, Route] | None = None,
         **fields: Any,
     ) -> World:
+        there = {**{role: route(role, provider.url) for role in roles}, **(routes or {})}
         breakers = Breakers(bus, breaker or Settings(threshold=10_000), lambda: datetime.now(UTC))
         await breakers.start()
+        roster = Roster(there, fallbacks or {}, breakers, lambda: datetime.now(UTC))
         world.breakers.append(breakers)
         permits = Permits(bus, limits or {})
         await permits.start()
+        running = Running()
+        claims = Claims(bus, running, lambda: datetime.now(UTC))
+        bus.on_reconnect.append(claims.reconnected)
         world._executor = executor = Executor(
             bus=bus,
             breakers=breakers,
             permits=permits,
-            roster=Roster(
-                {**{role: route(role, provider.url) for role in roles}, **(routes or {})},
-                fallbacks or {},
-                breakers,
-                lambda: datetime.now(UTC),
+            roster=roster,
+            reconciliation=Reconciliation(
+                bus, roster, providers.generations.for_route, claims, PriceBook(), lambda: datetime.now(UTC)
             ),
             policy=policy or Policy(base_s=0.05),
             provider=providers.answering,
             jobs=Jobs(bus, providers.taking_jobs, PriceBook(), lambda: datetime.now(UTC)),
             artifacts=Artifacts(bus, outward, timedelta(days=7)),
-            running=Running(),
+            running=running,
+            claims=claims,
             now=lambda: datetime.now(UTC),
             jitter=lambda: 0.5,
             **fields,
         )
-        bus.on_reconnect.append(executor.claims.reconnected)
         pulls = [pool(bus, "executor", EXECUTOR[lane], executor.execute, places=16) for lane in Lane]
+        pulls.append(pool(bus, "executor", [EXECUTOR_RECONCILE], executor.reconciliation.reconcile, places=8))
         world.pulls.extend(pulls)
         for pull in pulls if takes else ():
             bus.on_reconnect.append(pull.on_reconnect)

@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.executor.limits import Busy, Limit, Permit, Permits
+from services.executor.pricing import MOST_RATIO, learned, tokens_taken
+from services.executor.providers import Answered, Failed
+from services.executor.taxonomy import UNAVAILABLE
 from services.executor.windows import Later, Reserved, held, reserve, settle
 from shared.bus.grants import Full, Granted, Grants
 from shared.bus.provisioner import provision
 from shared.contracts.health import TokenWindow
+from shared.contracts.message import ChatMessage, Usage
 from shared.topology import MARGIN_S, Limits, Window
 from tests.executor.conftest import Begin, World, call, route, run
 from tests.executor.standin import answer
@@ -201,6 +205,47 @@ async def test_tokens_are_held_before_and_settled_after(begin: Begin, world: Wor
     record, _ = await world.bus.limits.get("tested", TokenWindow)
     assert record is not None
     assert sum(record.seconds.values()) < 15 + 700 + 20, "what was held for it is settled with the 15 that it took"
+
+
+async def test_prompts_are_held_by_what_the_model_counts(world: World) -> None:
+    """Of a text that has three times as many tokens as we estimate, the next ones are held with that."""
+    limit = Limit("tested", (), tokens_per_minute=10_000)
+    permits, target = Permits(world.bus, {"tested": limit}), route("medium_ai", "x", limit="tested")
+    command = call(messages=(ChatMessage(role="user", content="字" * 396),), max_tokens=10)
+    first = await permits.take(target, command)
+    assert isinstance(first, Permit)
+    assert first.reserved is not None
+    assert (first.estimated, first.reserved.tokens) == (103, 113)
+    await permits.used(target, first, 330, 0.1, prompt_tokens=309)
+    second = await permits.take(target, command)
+    assert isinstance(second, Permit)
+    assert second.reserved is not None
+    assert second.reserved.tokens == 319
+
+
+def test_what_a_model_counts_is_learned_up_at_once_and_down_slowly() -> None:
+    assert learned(1.0, 100, 250) == 2.5
+    assert 2.4 < learned(2.5, 100, 100) < 2.5
+    assert learned(1.0, 100, 50) == 1.0
+    assert learned(1.0, 1, 1_000) == MOST_RATIO
+    assert learned(2.0, 100, 0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tokens"),
+    [
+        (Answered("x", usage=Usage(prompt_tokens=10, completion_tokens=5)), 15),
+        (Answered("x"), None),
+        (Failed(UNAVAILABLE, "later", 429), 0),
+        (Failed(UNAVAILABLE, "nobody there"), 0),
+        (Failed(UNAVAILABLE, "cut", cost_usd=None), None),
+        (Failed(UNAVAILABLE, "broken", 503), None),
+        (Failed(UNAVAILABLE, "cut", 200, usage=Usage(prompt_tokens=10)), 10),
+    ],
+)
+def test_what_an_attempt_takes_of_the_tokens(outcome: Answered | Failed, tokens: int | None) -> None:
+    """Refused or never there: nothing. Where nobody says, what was held stays held."""
+    assert tokens_taken(outcome) == tokens
 
 
 async def test_without_a_limit_nothing_is_written(begin: Begin) -> None:

@@ -107,6 +107,7 @@ wire out|of|time resource timeout r
 ours past|the|run's|deadline resource deadline -
 ours run|cancelled logical cancelled -
 ours run|ended logical run_ended -
+ours call|settled|by|others|meanwhile logical claim_lapsed -
 ours our|own|limit|until|past|the|deadline transient limit_reached -
 ours model|left|alone,|and|all|that|stand|in transient breaker_open -
 ours the|budget|of|its|key|or|tenant|is|used|up resource budget_exceeded -

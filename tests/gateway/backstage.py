@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import nats
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 
 from shared import subjects
@@ -14,7 +15,16 @@ from shared.bus.connection import Bus, open_bus, options
 from shared.bus.delivery import Delivery, Done, Verdict
 from shared.bus.provisioner import provision
 from shared.contracts.commands import ChatRequest, PlanRun, Spent, SubmitRequest, WorkflowRequest
-from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, RunEnded, Session, Turn
+from shared.contracts.events import (
+    AttemptStarted,
+    CallSettled,
+    RunAccepted,
+    RunCategorized,
+    RunEnded,
+    Session,
+    Turn,
+)
+from shared.contracts.hints import AskText, TextSoFar
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import ChatMessage, Fault, Run, Usage
 from shared.conversation import user_message
@@ -116,6 +126,48 @@ class Backstage:
     async def token(self, run: Run, call: str, **delta: object) -> None:
         body = json.dumps({"call": call, **delta}).encode()
         await self.client.publish(subjects.token(run.tenant, run.run_id, call), body)
+
+    async def attempt(self, run: Run, call: str, number: int = 1) -> None:
+        """Claim an attempt of a task's call."""
+        fact = AttemptStarted(
+            run=run,
+            call=call,
+            attempt=number,
+            role="medium_ai",
+            provider="openrouter",
+            model="maker/medium_ai",
+            claimed_by="a.b",
+            started_at=datetime.now(UTC),
+        )
+        await self.bus.log.write(self.facts(run).attempt(Purpose.TASK, call, number), fact)
+
+    async def settle(self, run: Run, call: str, text: str, attempts: int = 1) -> None:
+        """Settle a task's call."""
+        fact = CallSettled(
+            run=run,
+            call=call,
+            purpose=Purpose.TASK,
+            outcome="answered",
+            text=text,
+            role="medium_ai",
+            asked_role="medium_ai",
+            attempts=attempts,
+        )
+        await self.bus.log.write(self.facts(run).settled(Purpose.TASK, call), fact)
+
+    async def knows(self, run: Run, call: str, attempt: int, text: str, most: int = 1000) -> list[AskText]:
+        """Answer whoever asks for a call's text so far, as its executor does; returns what was asked."""
+        asked: list[AskText] = []
+
+        async def answer(msg: Msg) -> None:
+            has = AskText.decode(msg.data)
+            asked.append(has)
+            at = has.offset if has.attempt == attempt else 0
+            said = TextSoFar(call=call, attempt=attempt, offset=at, text=text[at : at + most], end=len(text))
+            await self.client.publish(msg.reply, said.encode())
+
+        await self.client.subscribe(subjects.sofar(run.tenant, run.run_id, call), cb=answer)
+        return asked
 
     async def end(self, ended: RunEnded) -> RunEnded:
         written = await self.bus.log.write(self.facts(ended.run).ended, ended)

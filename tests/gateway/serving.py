@@ -13,6 +13,7 @@ from services.gateway.http.patience import Patient, patient
 from services.gateway.identification import Identification
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
+from services.gateway.origins import Origins
 from shared.config.operation import WorkflowLimits
 from shared.config.templates import Parameter, Template
 from shared.contracts.workflow import Queue, Task
@@ -61,12 +62,15 @@ async def serving(
     timeout_s: float = 20,
     identification: Identification | None = None,
     keeping: Keeping | None = None,
+    origins: Origins | None = None,
     http: type[Patient] | None = None,
     **bounds: int,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve one gateway; yields a client for it."""
     app_bounds = Bounds(**bounds)
-    app = application(url, listings(timeout_s), app_bounds, identification=identification, keeping=keeping)
+    app = application(
+        url, listings(timeout_s), app_bounds, identification=identification, keeping=keeping, origins=origins
+    )
     config = uvicorn.Config(
         app,
         http=http or patient(app_bounds.connections),

@@ -107,16 +107,18 @@ async def test_the_interface_describes_itself(stage: Stage) -> None:
     async with stage() as (http, _):
         described = (await http.get("/openapi.json")).json()
         assert set(described["paths"]) == {
+            "/ag-ui",
             "/chat",
             "/workflow",
             "/plan",
             "/runs",
+            "/unknown-attempts",
             "/usage",
             "/template/{name}",
             "/runs/{run_id}",
             *(
                 f"/runs/{{run_id}}/{part}"
-                for part in ("timeline", "events", "graph", "outputs/{name}", "retry", "fork")
+                for part in ("timeline", "events", "graph", "outputs/{name}", "retry", "fork", "callback")
             ),
             *(f"/runs/{{run_id}}/{verb}" for verb in Verb),
             "/session/{session_id}",

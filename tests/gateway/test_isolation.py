@@ -24,6 +24,8 @@ from tests.conftest import eventually
 from tests.gateway.backstage import Backstage
 from tests.gateway.guarded import bearing, guarded, make
 from tests.gateway.serving import listings
+from tests.gateway.test_ag_ui import asking
+from tests.gateway.test_socket import hear, say, talking
 
 TASK = {"model": "medium_ai", "prompt": "Write of moles", "output_variable": "text"}
 TEMPLATE = {"description": "owner's", "workflow": [{"type": "inline", "tasks": [TASK]}]}
@@ -55,15 +57,24 @@ class Nobodys:
     """A route without anything of a tenant's, or one of the operators'."""
 
 
-Case = Id | List | Own | Nobodys
+@dataclass(frozen=True)
+class Socket:
+    """Messages about runs over one connection: tried by a test of its own."""
+
+
+Case = Id | List | Own | Nobodys | Socket
 AGAIN: Mapping[str, Any] = {}
 CASES: Mapping[tuple[str, str], Case] = {
     ("POST", "/chat"): Own({"message": "Who was here?", "session_id": "{session}"}),
+    ("POST", "/ag-ui"): Own(asking(thread="{session}")),
+    ("WEBSOCKET", "/ws"): Socket(),
     ("POST", "/workflow"): Own({"workflow": [{"type": "inline", "tasks": [TASK]}]}),
     ("POST", "/template/{name}"): Id("template", AGAIN),
     ("POST", "/plan"): Own({"workflow": [{"type": "inline", "tasks": [TASK]}]}),
     ("GET", "/runs"): List(),
     ("GET", "/usage"): List(),
+    ("GET", "/unknown-attempts"): List(),
+    ("POST", "/runs/{run_id}/callback"): Id("run", {}),
     ("GET", "/runs/{run_id}"): Id("run"),
     ("GET", "/runs/{run_id}/timeline"): Id("run"),
     ("GET", "/runs/{run_id}/graph"): Id("run"),
@@ -178,6 +189,27 @@ async def test_another_tenants_things_are_as_if_they_were_not(own_nats_server: N
         assert await seen(http, owner, there) == before
         mine = await http.get(f"/session/{there['session']}", headers=other)
         assert MARK not in mine.text, "the same name is another conversation"
+
+
+async def test_a_websocket_knows_no_run_of_another_tenant(own_nats_server: NatsServer) -> None:
+    """Followed, cancelled or decided about: the same answer as for a run that nobody has."""
+    async with guarded(own_nats_server) as (http, backstage):
+        owner, other = bearing(await make(backstage, "owner")), bearing(await make(backstage, "other"))
+        run_id = (await http.post("/chat", json={"message": MARK}, headers=owner)).json()["run_id"]
+        async with talking(http, additional_headers=other) as client:
+            for kind in ("subscribe", "cancel", "approve", "reject"):
+                said = []
+                for asked in (run_id, new_run_id()):
+                    await say(client, type=kind, id="x", run_id=asked)
+                    said.append(json.dumps(await hear(client)).replace(asked, "<id>"))
+                assert said[0] == said[1], kind
+                assert "there is no run" in said[0]
+                assert MARK not in said[0]
+        async with talking(http, additional_headers=bearing(await make(backstage, "owner", Scope.CHAT))) as client:
+            await say(client, type="cancel", id="x", run_id=run_id)
+            assert "scope 'workflows'" in json.dumps(await hear(client))
+            await say(client, type="subscribe", id="y", run_id=run_id)
+            assert (await hear(client))["type"] == "accepted"
 
 
 async def owned(http: httpx.AsyncClient, backstage: Backstage, owner: Mapping[str, str]) -> dict[str, str]:

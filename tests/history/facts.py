@@ -7,10 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from shared import subjects
-from shared.contracts.commands import ChatRequest, Lineage, WorkflowRequest
+from shared.contracts.commands import ChatRequest, Lineage, UnknownAttempt, WorkflowRequest
 from shared.contracts.events import (
     ApprovalAsked,
     ApprovalDecided,
+    AttemptReconciled,
     CallSettled,
     CallWrittenOff,
     RunAccepted,
@@ -53,6 +54,8 @@ class Life:
     cost_usd: float
     tokens: int
     asked: int
+    unknown: int
+    """Attempts whose cost nobody knows."""
 
 
 @st.composite
@@ -79,11 +82,31 @@ def lives(draw: st.DrawFn, number: int) -> Life:
     told: list[tuple[str, Message]] = [
         (names.accepted, RunAccepted(run=run, request=request, by="planner", lineage=lineage))
     ]
-    state, calls, cost, tokens = ("accepted" if chat else "planning"), 0, 0.0, 0
+    state, calls, cost, tokens, unknown = ("accepted" if chat else "planning"), 0, 0.0, 0, 0
+    reconciled: list[tuple[str, Message]] = []
 
     def call(purpose: Purpose, name: str) -> None:
-        nonlocal calls, cost, tokens
+        nonlocal calls, cost, tokens, unknown
         amount, count = draw(st.integers(0, 8)) / 8, draw(st.integers(0, 9))
+        lost = tuple(range(1, 1 + draw(st.integers(0, 2))))
+        for one in lost:
+            if draw(st.booleans()):
+                found = AttemptReconciled(
+                    run=run,
+                    call=name,
+                    purpose=purpose,
+                    attempt=one,
+                    model="maker/small",
+                    found=True,
+                    by="provider",
+                    usage=Usage(prompt_tokens=3),
+                    cost_usd=0.5,
+                    settled_at=born,
+                )
+                reconciled.append((names.reconciled(purpose, name, one), found))
+                cost, tokens = cost + 0.5, tokens + 3
+            else:
+                unknown += 1
         answered = draw(st.booleans())
         told.append(
             (
@@ -101,6 +124,11 @@ def lives(draw: st.DrawFn, number: int) -> Life:
                     model=draw(st.sampled_from(MODELS)),
                     usage=Usage(prompt_tokens=count, completion_tokens=1),
                     cost_usd=amount,
+                    cost_known=not lost,
+                    priced_by="provider",
+                    attempts=len(lost) + 1,
+                    unknown=tuple(UnknownAttempt(attempt=one, reserved_usd=0.25, model="m") for one in lost),
+                    asks=lost,
                 ),
             )
         )
@@ -155,9 +183,10 @@ def lives(draw: st.DrawFn, number: int) -> Life:
             )
             told.append((names.late(Purpose.TASK, "0-0"), late))
             cost += 0.25
+    told += reconciled  # long after, as a rule: also after the run's end
     if asked and state == "running":
         state = "awaiting_approval"
-    return Life(run, tuple(told), state, calls, cost, tokens, asked)
+    return Life(run, tuple(told), state, calls, cost, tokens, asked, unknown)
 
 
 def told_by(number: int) -> list[tuple[str, Message]]:

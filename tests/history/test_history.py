@@ -48,10 +48,25 @@ def compare(history: History, found: Sequence[Life]) -> None:
             seen = row["state"], row["calls"], row["tokens"], row["asked"]
             assert seen == (life.state, life.calls, life.tokens, life.asked)
             assert row["cost_usd"] == pytest.approx(life.cost_usd)
+            assert row["unknown_costs"] == life.unknown
             assert len(history.questions(tenant, [life.run.run_id])) == life.asked or row["ended_us"] is not None
         total = history.usage(tenant, (), from_us=None, to_us=None)[0]
         assert total["cost_usd"] == pytest.approx(sum(life.cost_usd for life in own.values()))
         assert total["calls"] == sum(life.calls for life in own.values())
+        unknown = sum(life.unknown for life in own.values())
+        assert total["unknown_costs"] == unknown
+        assert history.unknown_total(tenant) == (unknown, unknown * 0.25)
+        compare_pages(history, tenant, unknown)
+
+
+def compare_pages(history: History, tenant: str, unknown: int) -> None:
+    """Page by page each attempt of unknown cost comes once."""
+    seen: list[tuple[int, str, str]] = []
+    while page := history.unknown_attempts(tenant, before=seen[-1] if seen else None, limit=2):
+        assert all(row["asked"] and row["code"] == "unknown" for row in page)
+        seen += [(row["at_us"], row["run_id"], row["call"]) for row in page]
+    assert len(seen) == len(set(seen)) == unknown
+    assert seen == sorted(seen, reverse=True)
 
 
 @ONE_DATABASE

@@ -36,6 +36,8 @@ class Answered:
     """As the provider says, else by the price book; None: nobody knows."""
     priced_by: PricedBy | None = None
     media: tuple[Media, ...] = ()
+    generation_id: str | None = None
+    """What the provider calls it, as far as it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,15 @@ class Failed:
     """None: it may have been charged for, and nobody said what."""
     text_sent: bool = False
     """Some of the answer had been streamed before."""
+    generation_id: str | None = None
+    """What the provider calls the answer that had begun."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is learnt of a request while it goes on, for whoever has to ask after it."""
+
+    generation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ class Asked:
     """How often `max_tokens` is halved, because more was refused."""
     trims: int = 0
     """How often the session before the message is halved, because the whole was too long."""
+    trace: Trace = field(default_factory=Trace)
 
 
 def in_trouble(failed: Failed, after_s: float) -> "Pending | Failed":

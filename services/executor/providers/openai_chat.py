@@ -89,6 +89,7 @@ class OpenAiChat:
         try:
             async with self.wire.post(self._url(route), _headers(asked, route), to_json(fields), phases) as response:
                 began = True
+                asked.trace.generation_id = response.headers.get("x-generation-id")
                 status = response.status_code
                 if status != 200:
                     return read_failure(status, response.headers, await whole(response), self.now_s())

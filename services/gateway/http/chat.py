@@ -6,11 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway import births
-from services.gateway.births import Birth
+from services.gateway.births import Birth, Identity
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import begun, in_background_by, respond
 from services.gateway.http.answers import to_chat
 from services.gateway.http.bodies import parsed
+from services.gateway.http.callbacks import callback_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import identity_of
 from services.gateway.http.models import BegunAnswer, ChatAnswer, ChatBody, Failure, RunFailure
@@ -53,7 +54,7 @@ async def chat(request: Request) -> Response:
     in_background = asked.in_background or in_background_by(request)
     if asked.stream and in_background:
         raise Refusal(422, (Problem("$.async", "one_of", "a stream is waited for: give stream or async"),))
-    birth = _birth(request, asked, gateway)
+    birth = birth_of(identity_of(request), asked, gateway)
     if in_background:
         return await begun(gateway, birth)
     if asked.stream:
@@ -62,8 +63,8 @@ async def chat(request: Request) -> Response:
     return respond(await gateway.answered(birth), to_chat)
 
 
-def _birth(request: Request, asked: ChatBody, gateway: Gateway) -> Birth:
-    identity = identity_of(request)
+def birth_of(identity: Identity, asked: ChatBody, gateway: Gateway) -> Birth:
+    """Return the birth of what a chat body asks."""
     session_id = asked.session_id
     if session_id is None:
         session_id = births.session_of(identity.run_id) if identity.keyed else new_session_id()
@@ -79,4 +80,5 @@ def _birth(request: Request, asked: ChatBody, gateway: Gateway) -> Birth:
         priority=asked.priority,
         now=datetime.now(UTC),
         timeout_s=asked.timeout_s or gateway.listings.timeout_s,
+        callback=callback_of(gateway, identity.tenant, asked.callback_url),
     )

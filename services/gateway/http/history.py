@@ -25,7 +25,7 @@ from shared.workflows.validation import Problem
 
 router = APIRouter(tags=["history"])
 
-_DOWN: dict[int | str, dict[str, Any]] = {422: {"model": Failure}, 503: {"model": Failure}}
+DOWN: dict[int | str, dict[str, Any]] = {422: {"model": Failure}, 503: {"model": Failure}}
 
 Dimension = Literal[
     "day", "model", "provider", "role", "variant", "purpose", "template", "schedule", "category", "kind", "session"
@@ -122,7 +122,7 @@ class UsageRow(Body):
     reasoning_tokens: NonNegativeInt
     cost_usd: float
     cost_known: bool
-    unknown_costs: NonNegativeInt = Field(description="Calls whose price nobody knows: they are not in the sum.")
+    unknown_costs: NonNegativeInt = Field(description="Attempts whose cost nobody knows: they are not in the sum.")
     saved_usd: float
     mean_s: float | None = Field(description="Seconds that an answer took, on average; null: nobody answered.")
     simulated: NonNegativeInt = Field(description="Calls that were only simulated.")
@@ -138,7 +138,7 @@ class UsageAnswer(Body):
     as_of: AwareDatetime
 
 
-async def _ready(gateway: Gateway) -> Projector:
+async def ready(gateway: Gateway) -> Projector:
     """Return the history, up to date as far as a moment allows."""
     if gateway.projector is None:
         raise Refusal(503, "this gateway keeps no history (SEGUE_HISTORY_URL is off); single runs can be looked at")
@@ -151,12 +151,12 @@ async def _ready(gateway: Gateway) -> Projector:
     return gateway.projector
 
 
-@router.get("/runs", summary="List runs", response_model=RunsAnswer, responses=_DOWN, openapi_extra=asks(RunsQuery))
+@router.get("/runs", summary="List runs", response_model=RunsAnswer, responses=DOWN, openapi_extra=asks(RunsQuery))
 async def runs(request: Request) -> Response:
     """List runs by state, template, session, time, words and more, the latest born first, page by page."""
     asked = queried(request, RunsQuery)
     tenant = who(request).tenant
-    projector = await _ready(gateway_of(request))
+    projector = await ready(gateway_of(request))
     wanted = Wanted(
         tenant=tenant,
         states=asked.state,
@@ -196,13 +196,13 @@ async def runs(request: Request) -> Response:
 
 
 @router.get(
-    "/usage", summary="Sum up usage", response_model=UsageAnswer, responses=_DOWN, openapi_extra=asks(UsageQuery)
+    "/usage", summary="Sum up usage", response_model=UsageAnswer, responses=DOWN, openapi_extra=asks(UsageQuery)
 )
 async def usage(request: Request) -> Response:
     """Sum up calls, tokens and cost by day, model, role, template and more."""
     asked = queried(request, UsageQuery)
     tenant = who(request).tenant
-    projector = await _ready(gateway_of(request))
+    projector = await ready(gateway_of(request))
     times = {
         "from_us": us_of(asked.since) if asked.since is not None else None,
         "to_us": us_of(asked.until) if asked.until is not None else None,

@@ -27,14 +27,17 @@ def may_ask(request: HTTPConnection, roles: Iterable[str]) -> None:
 
 def identity_of(request: Request) -> Identity:
     """Return which run a request is: its idempotency key's, or a new one. The answer's head will say it."""
-    principal = who(request)
-    tenant = principal.tenant
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        identity = Identity(tenant, new_run_id(), keyed=False, principal=principal)
-    else:
-        if not 1 <= len(key) <= LONGEST_KEY or not key.isprintable():
-            raise Refusal(422, f"an Idempotency-Key has 1 to {LONGEST_KEY} printable characters")
-        identity = Identity(tenant, run_id_of_key(tenant, key), keyed=True, principal=principal)
+    identity = identity_by(request, request.headers.get("idempotency-key"))
     request.scope["state"]["run_id"] = identity.run_id
     return identity
+
+
+def identity_by(request: HTTPConnection, key: str | None) -> Identity:
+    """Return which run is meant by a caller's idempotency key; a new one without a key."""
+    principal = who(request)
+    tenant = principal.tenant
+    if key is None:
+        return Identity(tenant, new_run_id(), keyed=False, principal=principal)
+    if not 1 <= len(key) <= LONGEST_KEY or not key.isprintable():
+        raise Refusal(422, f"an Idempotency-Key has 1 to {LONGEST_KEY} printable characters")
+    return Identity(tenant, run_id_of_key(tenant, key), keyed=True, principal=principal)

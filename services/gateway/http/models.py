@@ -51,6 +51,9 @@ class ChatBody(Body):
     timeout_s: float | None = Field(
         default=None, gt=0, le=86_400, description="Seconds until the run's deadline; absent: the configuration's."
     )
+    callback_url: str | None = Field(
+        default=None, description="The answer is POSTed there, signed, when the run has ended: docs/callbacks.md."
+    )
 
 
 class PlanBody(Body):

@@ -6,36 +6,30 @@ is something to read, so a slow reader loses nothing, holds nothing back, and sl
 """
 
 import asyncio
-import contextlib
-import json
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter
-from nats.aio.msg import Msg
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.following import Fact, following
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure
 from services.gateway.http.sse import Gone, Wire, event, watch_caller
+from services.gateway.texts import Said, fields_of
 from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.errors import BusError
-from shared.bus.jetstream import Stored
 from shared.contracts.ids import TOKEN_PATTERN
 from shared.observe.logs import bound
-from shared.topology import EVENTS
 
 router = APIRouter(tags=["runs"])
 
-PAGE: Final = 100
-PAGE_BYTES: Final = 4 * 1024 * 1024
 _TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 _DESCRIBED: dict[str, Any] = {
     "parameters": [
@@ -58,7 +52,7 @@ _DESCRIBED: dict[str, Any] = {
             "in": "query",
             "required": False,
             "schema": {"type": "boolean", "default": True},
-            "description": "Whether pieces of answers come too, as they are written.",
+            "description": "Whether pieces of answers come too, as they are written; they have no ids.",
         },
     ]
 }
@@ -78,7 +72,7 @@ async def events(request: Request, run_id: str) -> Response:
     facts = subjects.events(tenant, run_id) if _TOKEN.fullmatch(run_id) else None
     if facts is None or not await gateway.bus.log.exists(facts.accepted):
         raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
-    return Following(gateway, tenant, run_id, after=after, tokens=tokens)
+    return Followed(gateway, tenant, run_id, after=after, tokens=tokens)
 
 
 def _after(request: Request) -> int:
@@ -88,15 +82,7 @@ def _after(request: Request) -> int:
     return int(said)
 
 
-@dataclass(slots=True)
-class _Place:
-    """How far a reader is."""
-
-    seq: int
-    over: bool = False
-
-
-class Following(Response):
+class Followed(Response):
     """The response: until the run's end, or until the reader goes."""
 
     def __init__(self, gateway: Gateway, tenant: str, run_id: str, *, after: int, tokens: bool) -> None:
@@ -106,16 +92,21 @@ class Following(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, wire = self._gateway, Wire(send)
-        heard_on = [subjects.live(self._tenant, self._run_id).all]
-        if self._tokens:
-            heard_on.append(subjects.token(self._tenant, self._run_id, "*"))
         try:
-            async with gateway.waiting.place(), gateway.bus.live.listen(*heard_on) as queue:
-                watching = asyncio.create_task(watch_caller(receive, wire, queue))
+            async with (
+                gateway.waiting.place(),
+                following(gateway.bus, self._tenant, self._run_id, after=self._after, tokens=self._tokens) as there,
+            ):
+                watching = asyncio.create_task(watch_caller(receive, wire, there.ear))
                 try:
                     with bound(run_id=self._run_id):
                         await wire.begin(replayed=False)
-                        await self._follow(wire, queue)
+                        await wire.write(b"retry: 1000\n\n")
+                        async for batch in there.batches():
+                            if batch:
+                                await wire.write(b"".join(_written(one) for one in batch))
+                            else:
+                                await wire.still_there()
                         await wire.end()
                 finally:
                     watching.cancel()
@@ -126,69 +117,9 @@ class Following(Response):
         except Gone:
             pass
 
-    async def _follow(self, wire: Wire, queue: "asyncio.Queue[Msg | None]") -> None:
-        place = _Place(self._after)
-        await wire.write(b"retry: 1000\n\n")
-        await self._tell(wire, place)
-        place.over = place.over or await self._ended_before(place.seq)
-        while not place.over:
-            heard = [await queue.get()]
-            while not queue.empty():
-                heard.append(queue.get_nowait())
-            news = False
-            for msg in heard:
-                if msg is not None and self._is_token(msg):
-                    await self._token(wire, msg)
-                else:
-                    news = True
-            if news:
-                await self._tell(wire, place)
-            await wire.still_there()
 
-    async def _tell(self, wire: Wire, place: _Place) -> None:
-        """Tell every fact behind the reader's place."""
-        subject = subjects.events(self._tenant, self._run_id).all
-        while True:
-            page = await self._gateway.bus.jetstream.direct_page(
-                EVENTS, subject, after=place.seq, limit=PAGE, max_bytes=PAGE_BYTES
-            )
-            for stored in page:
-                name = subjects.fact_of(stored.subject)
-                await wire.write(event(_kind(name), _told(stored, name), stored.seq))
-                place.seq = stored.seq
-                place.over = place.over or name == "ended"
-            if not page:
-                break
-
-    async def _ended_before(self, seq: int) -> bool:
-        """Whether the reader has had the end already."""
-        last = await self._gateway.bus.jetstream.last(EVENTS, subjects.events(self._tenant, self._run_id).ended)
-        return last is not None and last.seq <= seq
-
-    def _is_token(self, msg: Msg) -> bool:
-        return msg.subject.startswith(subjects.token(self._tenant, self._run_id, ""))
-
-    async def _token(self, wire: Wire, msg: Msg) -> None:
-        with contextlib.suppress(ValueError):  # a hint that cannot be read is one that was lost
-            delta = json.loads(msg.data)
-            call = msg.subject.rpartition(".")[2]
-            await wire.tell("restart" if delta.get("restart") else "token", {"call": call, **delta})
-
-
-def _kind(name: str) -> str:
-    """Return what an event is called: its fact, without the names in it."""
-    parts = name.split(".")
-    if parts[0] == "call":
-        if parts[-1] == "job":
-            return "job"
-        return "attempt" if "attempt" in parts[3:4] else parts[3]
-    return parts[0]
-
-
-def _told(stored: Stored, name: str) -> bytes:
-    """Return an event's data. Of what is too large for the bus it is the outline; null where there is none."""
-    body: Any = None
-    if stored.data:
-        with contextlib.suppress(ValueError):
-            body = from_json(stored.data)
-    return to_json({"seq": stored.seq, "fact": name, "at": stored.time, "data": body})
+def _written(one: Fact | Said) -> bytes:
+    if isinstance(one, Fact):
+        return event(one.kind, to_json(one.fields()), one.seq)
+    name, fields = fields_of(one)
+    return event(name, to_json(fields))

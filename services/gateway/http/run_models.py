@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeInt
 
 from services.gateway.http.models import Body, ErrorBody
+from shared.contracts.callbacks import CallbackAttempt
 from shared.contracts.commands import Edit
 from shared.contracts.events import Failure
 from shared.contracts.ids import Category
@@ -32,6 +33,14 @@ class AttemptView(Body):
     model: str
     started_at: AwareDatetime
     outcome: str = Field(description="`answered`, a fault's code, `unknown` (its executor died), or `running`.")
+    cost_usd: float | None = Field(default=None, description="null: nobody knows, or it is not over.")
+    reserved_usd: float | None = Field(
+        default=None, description="Of an attempt whose cost nobody knows: the most that it can be."
+    )
+    asked_after: bool = Field(default=False, description="Its provider is asked what it cost, until it says.")
+    reconciled: Literal["found", "never_arrived"] | None = Field(
+        default=None, description="What was found of an attempt of unknown cost: `cost_usd` is from there."
+    )
 
 
 class TaskView(Body):
@@ -63,6 +72,10 @@ class Ledger(Body):
     calls: NonNegativeInt
     cost_usd: float
     cost_known: bool
+    unknown_attempts: NonNegativeInt = Field(
+        default=0, description="Attempts whose cost nobody knows, not in the sum; see `GET /unknown-attempts`."
+    )
+    reserved_usd: float = Field(default=0.0, description="The most that those can cost.")
     tokens: NonNegativeInt
     baseline_usd: float | None = Field(
         description="The answer as one call to `orchestration.baselineModel`; once ended."
@@ -70,6 +83,24 @@ class Ledger(Body):
     saving_usd: float | None = Field(description="The baseline less the cost; negative: it cost more.")
     reused: NonNegativeInt = Field(description="Calls whose answers were taken over from an earlier run.")
     saved_usd: float
+
+
+class DeliveryView(Body):
+    """One delivery of the answer to the callback's URL."""
+
+    number: int
+    state: Literal["waiting", "delivered", "given_up"]
+    reason: str | None = Field(default=None, description="Why it was given up.")
+    message_id: str | None = Field(default=None, description="The `webhook-id` that the receiver got.")
+    attempts: list[CallbackAttempt]
+    settled_at: AwareDatetime | None = None
+
+
+class CallbackView(Body):
+    """Where the answer is POSTed, and what has become of that."""
+
+    url: str
+    deliveries: list[DeliveryView] = Field(description="Oldest first; none before the run has ended.")
 
 
 class RunView(Body):
@@ -96,6 +127,7 @@ class RunView(Body):
     ledger: Ledger
     error: ErrorBody | None
     failure: Failure | None
+    callback: CallbackView | None = None
 
 
 class Span(Body):

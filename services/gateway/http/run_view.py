@@ -9,6 +9,8 @@ from services.gateway.http.answers import difference
 from services.gateway.http.models import ErrorBody
 from services.gateway.http.run_models import (
     AttemptView,
+    CallbackView,
+    DeliveryView,
     Ledger,
     RunState,
     RunView,
@@ -17,8 +19,9 @@ from services.gateway.http.run_models import (
     TaskView,
     TimelineView,
 )
+from shared import accounts
 from shared.contracts.commands import ChatRequest, WorkflowRequest
-from shared.contracts.events import ApprovalAsked, CallSettled
+from shared.contracts.events import ApprovalAsked, CallSettled, CallWrittenOff
 from shared.contracts.ids import Category
 from shared.contracts.message import Fault
 from shared.workflows.graph import REPAIR, Graph, Kind, Node, compiled, edges
@@ -70,7 +73,29 @@ def view(run: Chronicle) -> RunView:
         ledger=ledger(run),
         error=_error(fault),
         failure=ended.failure if ended is not None else None,
+        callback=callback_of(run),
     )
+
+
+def callback_of(run: Chronicle) -> CallbackView | None:
+    """Return where a run's answer is POSTed and what has become of that; None: nowhere."""
+    if run.accepted.callback is None:
+        return None
+    deliveries = [
+        DeliveryView(
+            number=number,
+            state=one.outcome,
+            reason=one.reason,
+            message_id=one.message_id,
+            attempts=list(one.attempts),
+            settled_at=one.settled_at,
+        )
+        for number, one in sorted(run.callbacks.items())
+    ]
+    going = run.calling_back
+    if going is not None and going.number not in run.callbacks:
+        deliveries.append(DeliveryView(number=going.number, state="waiting", attempts=list(going.tried)))
+    return CallbackView(url=run.accepted.callback.url, deliveries=deliveries)
 
 
 def graph_of(run: Chronicle) -> Graph | None:
@@ -192,7 +217,8 @@ def _task(run: Chronicle, graph: Graph, node: Node) -> TaskView:
         items=_items(run, node),
         tasks=[_task(run, graph, child) for child in graph.children(node)],
         took_s=round(sum(call.took_s for call in all_of_it), 6) if all_of_it else None,
-        cost_usd=sum(call.cost_usd for call in all_of_it),
+        cost_usd=sum(call.cost_usd for call in all_of_it)
+        + sum(_found_usd(run, f"{call.purpose}.{call.call}") for call in all_of_it),
         tokens=sum(call.usage.total_tokens for call in all_of_it),
         reused_from=settled.reused_from if settled is not None else None,
         output_href=f"/runs/{run.accepted.run.run_id}/outputs/{node.output}"
@@ -228,22 +254,36 @@ def _call(run: Chronicle, name: str) -> TaskView:
         model=settled.model if settled is not None else None,
         attempts=list(_attempts(run, name)),
         took_s=settled.took_s if settled is not None else None,
-        cost_usd=settled.cost_usd if settled is not None else 0.0,
+        cost_usd=(settled.cost_usd if settled is not None else 0.0) + _found_usd(run, name),
         tokens=settled.usage.total_tokens if settled is not None else 0,
         error=_error(settled.fault if settled is not None else None),
     )
 
 
 def _attempts(run: Chronicle, name: str) -> Iterator[AttemptView]:
-    settled = run.settled.get(name)
+    settled, late = run.settled.get(name), run.late.get(name)
+    shares = {one.attempt: one for fact in (settled, late) if fact is not None for one in accounts.shares(fact)}
+    asked = {*(settled.asks if settled is not None else ()), *(late.asks if late is not None else ())}
     for one in sorted(run.attempts.get(name, []), key=lambda attempt: attempt.attempt):
+        share, found = shares.get(one.attempt), run.reconciled.get(name, {}).get(one.attempt)
+        cost_usd = share.cost_usd if share is not None else None
+        open_still = share is not None and cost_usd is None and found is None
         yield AttemptView(
             attempt=one.attempt,
             role=one.role,
             model=one.model,
             started_at=one.started_at,
             outcome=_outcome(settled, one.attempt),
+            cost_usd=found.cost_usd if found is not None else cost_usd,
+            reserved_usd=one.reserved_usd if open_still else None,
+            asked_after=open_still and one.attempt in asked,
+            reconciled=None if found is None else "found" if found.found else "never_arrived",
         )
+
+
+def _found_usd(run: Chronicle, name: str) -> float:
+    """Return what reconciliation found that a call cost besides what its settlement says."""
+    return sum(one.cost_usd for one in run.reconciled.get(name, {}).values())
 
 
 def _outcome(settled: CallSettled | None, attempt: int) -> str:
@@ -260,14 +300,24 @@ def _outcome(settled: CallSettled | None, attempt: int) -> str:
 def ledger(run: Chronicle) -> Ledger:
     """Return what a run cost so far: every settled call, and what came after others had settled one."""
     calls, late = list(run.settled.values()), list(run.late.values())
-    costs = [(one.cost_usd, one.cost_known, one.usage) for one in calls]
-    costs += [(one.cost_usd, one.cost_known, one.usage) for one in late]
-    cost_usd, known = sum(cost for cost, _, _ in costs), all(known for _, known, _ in costs)
+    costs = [(one.cost_usd, not accounts.priceless(one), one.usage) for one in calls]
+    costs += [(one.cost_usd, not accounts.priceless(one), one.usage) for one in late]
+    costs += [(one.cost_usd, True, one.usage) for found in run.reconciled.values() for one in found.values()]
+    facts: list[CallSettled | CallWrittenOff] = [*calls, *late]
+    left_open = [
+        share
+        for fact in facts
+        for share in accounts.open_shares(fact)
+        if share.attempt not in run.reconciled.get(f"{fact.purpose}.{fact.call}", {})
+    ]
+    cost_usd, known = sum(cost for cost, _, _ in costs), not left_open and all(known for _, known, _ in costs)
     baseline = run.ended.baseline_usd if run.ended is not None else None
     return Ledger(
         calls=len(calls),
         cost_usd=cost_usd,
         cost_known=known,
+        unknown_attempts=len(left_open),
+        reserved_usd=sum(share.reserved_usd for share in left_open),
         baseline_usd=baseline,
         saving_usd=difference(baseline, cost_usd, known=known),
         tokens=sum(usage.total_tokens for _, _, usage in costs),

@@ -56,9 +56,14 @@ _AGAIN: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _read(request: Request, run_id: str) -> Chronicle:
-    tenant = who(request).tenant
-    found = await read_chronicle(gateway_of(request).bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
+async def chronicle_of(request: Request, run_id: str) -> Chronicle:
+    """Return what the log has of a run. Raises `Refusal`."""
+    return await read_run(gateway_of(request), who(request).tenant, run_id)
+
+
+async def read_run(gateway: Gateway, tenant: str, run_id: str) -> Chronicle:
+    """Return what the log has of a run, or refuse with 404."""
+    found = await read_chronicle(gateway.bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
     if found is None:
         raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
     return found
@@ -67,7 +72,7 @@ async def _read(request: Request, run_id: str) -> Chronicle:
 @router.get("/runs/{run_id}", summary="Look at a run", response_model=RunView, responses=_MISSING)
 async def one(request: Request, run_id: str) -> Response:
     """Return where a run is, what it waits for and until when, its tasks with attempts, times, costs and outputs."""
-    return show(view(await _read(request, run_id)))
+    return show(view(await chronicle_of(request, run_id)))
 
 
 @router.get(
@@ -75,7 +80,7 @@ async def one(request: Request, run_id: str) -> Response:
 )
 async def times(request: Request, run_id: str) -> Response:
     """Return every attempt with when it began and ended, in seconds from the run's birth."""
-    return show(timeline(await _read(request, run_id), datetime.now(UTC)))
+    return show(timeline(await chronicle_of(request, run_id), datetime.now(UTC)))
 
 
 @router.get(
@@ -85,7 +90,7 @@ async def times(request: Request, run_id: str) -> Response:
 )
 async def graph(request: Request, run_id: str) -> Response:
     """Return the workflow as a Mermaid flowchart, coloured by its tasks' states while it runs."""
-    run = await _read(request, run_id)
+    run = await chronicle_of(request, run_id)
     found = graph_of(run)
     if found is None:
         raise Refusal(404, f"run {run_id!r} has no workflow")
@@ -96,7 +101,7 @@ async def graph(request: Request, run_id: str) -> Response:
 @router.get("/runs/{run_id}/outputs/{name}", summary="Read a task's output", responses=_MISSING)
 async def read_output(request: Request, run_id: str, name: str) -> Response:
     """Return what a task put out, whole: a text as it is, anything else as JSON."""
-    run = await _read(request, run_id)
+    run = await chronicle_of(request, run_id)
     found: JsonValue = None
     facts = subjects.events(run.accepted.run.tenant, run_id)
     log = gateway_of(request).bus.log
@@ -137,23 +142,26 @@ def _only_named(run_id: str, name: str, value: JsonValue) -> bool:
 
 def _steering(verb: Verb, doing: str) -> Callable[[Request, str], Awaitable[Response]]:
     async def steer(request: Request, run_id: str) -> Response:
-        gateway = gateway_of(request)
         wanted = await _wanted(request)
-        run = await _read(request, run_id)
-        _fits(run, verb, wanted)
-        tenant = run.accepted.run.tenant
-        command = ControlRun(
-            run_id=run_id, tenant=tenant, verb=verb, by=who(request).name, reason=wanted.reason, task=wanted.task
-        )
-        await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
-        return await _effect(gateway, run, verb)
+        return await steered(gateway_of(request), who(request).tenant, run_id, verb, wanted)
 
     steer.__doc__ = doing
     return steer
 
 
-def _fits(run: Chronicle, verb: Verb, wanted: Wanted) -> None:
-    """Refuse what a run is in no state for."""
+async def steered(gateway: Gateway, tenant: str, run_id: str, verb: Verb, wanted: Wanted) -> Response:
+    """Do to a run what is wanted; answers with the run once the effect is on the log. Raises `Refusal`."""
+    run = await read_run(gateway, tenant, run_id)
+    fits(run, verb, wanted)
+    command = ControlRun(
+        run_id=run_id, tenant=tenant, verb=verb, by="an API caller", reason=wanted.reason, task=wanted.task
+    )
+    await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
+    return await _effect(gateway, run, verb)
+
+
+def fits(run: Chronicle, verb: Verb, wanted: Wanted) -> None:
+    """Refuse what a run is in no state for. Raises `Refusal`."""
     state = state_of(run)
     if run.ended is not None:
         raise Refusal(409, f"the run has ended ({state}): there is nothing to {verb}")
@@ -220,7 +228,7 @@ for _verb, _summary, _doing in (
 async def retry(request: Request, run_id: str) -> Response:
     """Begin a new run that takes over what succeeded in this one, and pays for nothing of it again."""
     await _wanted(request)
-    run = await _read(request, run_id)
+    run = await chronicle_of(request, run_id)
     if run.ended is None or run.ended.outcome == "completed":
         raise Refusal(409, f"only a run that ended without success can be retried; this one is {state_of(run)}")
     return await _again(request, run, Lineage(parent=run_id, kind="retry"))
@@ -232,7 +240,7 @@ async def retry(request: Request, run_id: str) -> Response:
 async def fork(request: Request, run_id: str) -> Response:
     """Begin a new run from any task of this one, with other prompts, models or variables; the rest is taken over."""
     asked = await parsed(request, ForkBody)
-    run = await _read(request, run_id)
+    run = await chronicle_of(request, run_id)
     if graph_of(run) is None:
         raise Refusal(409, f"the run has no workflow to fork; it is {state_of(run)}")
     lineage = Lineage(parent=run_id, kind="fork", start_at=asked.start_at, edits=asked.edits, variables=asked.variables)

@@ -8,7 +8,7 @@ OPEN: Final = frozenset(
     {"/", "/health", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
 """For probes, scrapers and readers: nothing of anybody's is there."""
-_ASKING: Final = ("/chat", "/ws", "/v1")
+_ASKING: Final = ("/chat", "/ag-ui", "/ws", "/v1")
 _OPERATING: Final = ("/admin", "/breakers", "/providers")
 _LOOKING: Final = frozenset({"GET", "HEAD"})
 

@@ -1,7 +1,6 @@
 """Answer as server-sent events: what happens to a run as it happens, each event once and in order."""
 
 import asyncio
-import contextlib
 import json
 import logging
 from dataclasses import dataclass, field
@@ -18,14 +17,17 @@ from services.gateway.http.answering import REPLAYED
 from services.gateway.http.answers import to_chat
 from services.gateway.http.errors import said_of
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
+from services.gateway.texts import Said, Texts, fields_of, in_flight
 from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.errors import BusError
+from shared.bus.hearing import Ear
 from shared.bus.jetstream import Stored
 from shared.contracts.events import CallSettled, RunCategorized, RunEnded
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import Run, Unreadable
 from shared.observe.logs import bound
+from shared.topology import EVENTS
 
 log = logging.getLogger("segue.gateway")
 
@@ -115,14 +117,14 @@ class Events(Response):
         )
         wire = Wire(send)
         try:
-            async with gateway.waiting.place(), gateway.bus.live.listen(*heard_on) as queue:
+            async with gateway.waiting.place(), gateway.bus.hearing.listen(*heard_on) as ear:
                 with bound(run_id=run.run_id):
                     past = await gateway.runs.past(self._birth)
                     if past.accepted is None and past.ended is None:
                         await gateway.runs.bear(self._birth)
-                    watch = asyncio.create_task(watch_caller(receive, wire, queue))
+                    watch = asyncio.create_task(watch_caller(receive, wire, ear))
                     try:
-                        await self._tell(wire, queue, past)
+                        await self._tell(wire, ear, past)
                     finally:
                         watch.cancel()
         except Stopping as error:
@@ -132,7 +134,7 @@ class Events(Response):
         except Gone:
             log.info("stream.left", extra={"run_id": run.run_id})
 
-    async def _tell(self, wire: Wire, queue: "asyncio.Queue[Msg | None]", past: Past) -> None:
+    async def _tell(self, wire: Wire, ear: Ear, past: Past) -> None:
         """Tell everything, from the acceptance to the end."""
         run = self._birth.run if past.accepted is None else past.accepted.run
         if past.ended is not None:
@@ -140,7 +142,8 @@ class Events(Response):
         await wire.begin(replayed=past.ended is not None)
         await wire.tell("accepted", {"run_id": run.run_id, "session_id": run.session_id})
         try:
-            ended = await _Telling(self._gateway, run, wire).until_end(queue, past.ended)
+            telling = _Telling(self._gateway, run, wire, Texts(self._gateway.bus.client, ear, run.tenant, run.run_id))
+            ended = await telling.until_end(ear, past.ended, late=past.accepted is not None)
             await self._gateway.runs.certify(self._birth, past)
             answer = to_chat(ended)
             if answer.status == 200:
@@ -160,22 +163,33 @@ class _Telling:
     gateway: Gateway
     run: Run
     wire: Wire
+    texts: Texts
     category: RunCategorized | None = None
     acknowledged: bool = False
 
-    async def until_end(self, queue: "asyncio.Queue[Msg | None]", ended: RunEnded | None) -> RunEnded:
-        """Tell what comes in until the run ends; returns its end. Raises `NoEndInTime`."""
+    async def until_end(self, ear: Ear, ended: RunEnded | None, *, late: bool) -> RunEnded:
+        """Tell what comes in until the run ends; returns its end. Raises `NoEndInTime`.
+
+        `late`: the run goes on already, so that the texts of its calls so far are asked for.
+        """
         until = self.gateway.runs.patience_until(self.run)
         loop = asyncio.get_running_loop()
+        facts = subjects.events(self.run.tenant, self.run.run_id)
+        if late and ended is None:
+            await self._catch_up()
+            names = await self.gateway.bus.jetstream.subjects_of(EVENTS, f"{facts.prefix}.call.>")
+            self.texts.doubt(*in_flight([subjects.fact_of(name) for name in names]))
+            await self.texts.ask()
         while ended is None:
-            msg = await queue.get()
-            if msg is not None:
-                ended = await self._heard(msg)
-            elif not self.wire.gone.is_set():
+            heard = await ear.next()
+            if heard.lost:
+                self.texts.doubt()
+            for msg in heard.messages:
+                ended = await self._heard(msg) or ended
+            if ended is None and heard.look and not self.wire.gone.is_set():
                 await self._catch_up()
-                ended = await self.gateway.bus.log.read(
-                    subjects.events(self.run.tenant, self.run.run_id).ended, RunEnded
-                )
+                ended = await self.gateway.bus.log.read(facts.ended, RunEnded)
+            await self.texts.ask()
             if ended is None and loop.time() > until:
                 raise NoEndInTime(self.run.run_id, given_s(self.run))
             await self.wire.still_there()
@@ -186,8 +200,9 @@ class _Telling:
 
     async def _heard(self, msg: Msg) -> RunEnded | None:
         """Tell what one message says; returns the end when it is the end."""
-        if msg.subject.startswith(subjects.token(self.run.tenant, self.run.run_id, "")):
-            await self._token(msg.data)
+        if self.texts.concerns(msg):
+            for said in self.texts.hear(msg):
+                await self._said(said)
             return None
         stored = Stored(msg.subject, msg.data, msg.headers, 0)
         decode = self.gateway.bus.log.decode
@@ -201,12 +216,10 @@ class _Telling:
                 return await decode(stored, RunEnded)
         return None
 
-    async def _token(self, data: bytes) -> None:
+    async def _said(self, said: Said) -> None:
         if self.category is None:
             await self._catch_up()
-        with contextlib.suppress(ValueError):  # a hint that cannot be read is one that was lost
-            delta = json.loads(data)
-            await self.wire.tell("restart" if delta.get("restart") else "token", delta)
+        await self.wire.tell(*fields_of(said))
 
     async def _category(self, fact: RunCategorized) -> None:
         if self.category is None:
@@ -235,10 +248,9 @@ class _Telling:
                 await self._settled(settled)
 
 
-async def watch_caller(receive: Receive, wire: Wire, queue: "asyncio.Queue[Msg | None]") -> None:
+async def watch_caller(receive: Receive, wire: Wire, ear: Ear) -> None:
     """Notice that the caller has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
     wire.gone.set()
-    if not queue.full():
-        queue.put_nowait(None)
+    ear.rouse()

@@ -14,11 +14,13 @@ from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import begun, in_background_by, respond
 from services.gateway.http.answers import to_workflow
 from services.gateway.http.bodies import document
+from services.gateway.http.callbacks import callback_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import identity_of, may_ask, who
 from services.gateway.http.models import BegunAnswer, Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
 from services.gateway.http.templates import catalogue_with, known
+from shared.contracts.callbacks import Callback
 from shared.contracts.ids import Priority
 from shared.contracts.workflow import Workflow
 from shared.registry.filling import filled
@@ -41,6 +43,7 @@ _VARIABLES = {"type": "object", "additionalProperties": True}
 _PRIORITY: TypeAdapter[Priority] = TypeAdapter(Priority)
 _SECONDS: TypeAdapter[float | None] = TypeAdapter(Annotated[float, Field(gt=0, le=86_400)] | None)
 _TRUTH: TypeAdapter[bool] = TypeAdapter(bool)
+_TEXT: TypeAdapter[str | None] = TypeAdapter(str | None)
 T = TypeVar("T")
 
 
@@ -51,6 +54,7 @@ class _How:
     priority: Priority
     timeout_s: float | None
     in_background: bool
+    callback: Callback | None
 
 
 @router.post("/workflow", summary="Run a workflow", responses=_ANSWERS, openapi_extra=takes(Workflow))
@@ -62,6 +66,7 @@ async def workflow(request: Request) -> Response:
         priority=_read(_PRIORITY, "priority", body.pop("priority", Priority.MEDIUM)),
         timeout_s=_read(_SECONDS, "timeout_s", body.pop("timeout_s", None)),
         in_background=_read(_TRUTH, "async", body.pop("async", False)) or in_background_by(request),
+        callback=_callback(request, gateway, body.pop("callback_url", None)),
     )
     catalogue = await catalogue_with(gateway, who(request).tenant, body)
     return await _run(request, gateway, validate(body, catalogue), how)
@@ -86,6 +91,7 @@ async def template(request: Request, name: str) -> Response:
         priority=_read(_PRIORITY, "priority", asked.get("priority", Priority.MEDIUM)),
         timeout_s=_read(_SECONDS, "timeout_s", asked.get("timeout_s")),
         in_background=in_background_by(request),
+        callback=_callback(request, gateway, asked.get("callback_url")),
     )
     return await _run(request, gateway, checked, how, template=offered)
 
@@ -109,10 +115,15 @@ async def _run(
         priority=how.priority,
         now=datetime.now(UTC),
         timeout_s=how.timeout_s or gateway.listings.timeout_s,
+        callback=how.callback,
     )
     if how.in_background:
         return await begun(gateway, birth)
     return respond(await gateway.answered(birth), to_workflow)
+
+
+def _callback(request: Request, gateway: Gateway, url: object) -> Callback | None:
+    return callback_of(gateway, who(request).tenant, _read(_TEXT, "callback_url", url))
 
 
 def _read(kind: TypeAdapter[T], name: str, found: object) -> T:
