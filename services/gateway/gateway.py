@@ -13,6 +13,7 @@ from services.gateway.origins import Origins
 from services.gateway.pages import Pages
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
+from shared.access.book import KeyBook
 from shared.bus.connection import Bus
 from shared.history.projector import Projector
 from shared.observe.logs import bound
@@ -43,6 +44,8 @@ class Gateway:
     prices: PriceBook
     book: TemplateBook
     schedules: Schedules
+    keys: KeyBook
+    """Without secrets where no keys are used."""
     callbacks: CallbackDoor
     health: Health
     pages: Pages

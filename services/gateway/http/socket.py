@@ -32,6 +32,7 @@ from services.gateway.waiting import Stopping, TooManyWaiting
 from shared import subjects
 from shared.bus.errors import BusError
 from shared.bus.payloads import PayloadMissing
+from shared.contracts.access import Scope
 from shared.contracts.commands import ChatRequest
 from shared.contracts.events import RunAccepted, RunEnded
 from shared.contracts.ids import Verb
@@ -218,6 +219,8 @@ class Conversation:
                 assert_never(asked)
 
     async def _steer(self, verb: Verb, run_id: str, wanted: Wanted, mark: str | int | None) -> None:
+        if Scope.WORKFLOWS not in who(self._socket).scopes:
+            raise Refusal(403, f"this needs the scope {Scope.WORKFLOWS.value!r}, which the credential does not have")
         answer = await steered(self._gateway, self._tenant, run_id, verb, wanted)
         await self._line.tell("run", mark, run_id=run_id, data=json.loads(bytes(answer.body)))
 
