@@ -123,7 +123,6 @@ def application(
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
             keys=KeyBook(bus, chosen.secrets, _now),
-            records=records,
             callbacks=called_back or CallbackDoor(),
             health=service.health,
             pages=Pages(bus),

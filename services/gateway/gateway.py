@@ -14,7 +14,6 @@ from services.gateway.pages import Pages
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
 from shared.access.book import KeyBook
-from shared.access.records import Records
 from shared.bus.connection import Bus
 from shared.history.projector import Projector
 from shared.observe.logs import bound
@@ -47,8 +46,6 @@ class Gateway:
     schedules: Schedules
     keys: KeyBook
     """Without secrets where no keys are used."""
-    records: Records
-    """Keys and tenants as they are now."""
     callbacks: CallbackDoor
     health: Health
     pages: Pages

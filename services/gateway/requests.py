@@ -18,8 +18,6 @@ from services.gateway.http.run_models import Wanted
 from services.gateway.http.run_view import state_of, waits_for, waits_until
 from services.gateway.http.runs import fits
 from services.gateway.http.templates import catalogue_with, known
-from services.gateway.keys import accounts
-from services.gateway.principal import Principal
 from shared import subjects
 from shared.contracts.answer import answer_of, piece_of
 from shared.contracts.commands import ChatRequest, ControlRun, DeadlinePassed
@@ -94,19 +92,18 @@ def _read(body: bytes, tenant: TenantId, kind: type[P]) -> P:
     return kind.model_validate(document)
 
 
-async def _identity(gateway: Gateway, tenant: TenantId, headers: Mapping[str, str]) -> Identity:
-    """Return which run a request is: a message id makes a repeated one the same run. Its tenant's limits hold."""
-    principal = Principal(tenant, accounts=await accounts(gateway.records, tenant), name="an outside system")
+def _identity(tenant: TenantId, headers: Mapping[str, str]) -> Identity:
+    """Return which run a request is: a message id makes a repeated one the same run."""
     key = next((headers[name] for name in KEYS if headers.get(name)), None)
     if key is None:
-        return Identity(tenant, new_run_id(), keyed=False, principal=principal)
+        return Identity(tenant, new_run_id(), keyed=False)
     if len(key) > LONGEST_KEY or not key.isprintable():
         raise Refusal(422, f"a {KEYS[0]} has 1 to {LONGEST_KEY} printable characters")
-    return Identity(tenant, run_id_of_key(tenant, key), keyed=True, principal=principal)
+    return Identity(tenant, run_id_of_key(tenant, key), keyed=True)
 
 
 async def _chat(gateway: Gateway, tenant: TenantId, asked: AskChat, headers: Mapping[str, str]) -> Begun:
-    identity = await _identity(gateway, tenant, headers)
+    identity = _identity(tenant, headers)
     session_id = asked.session_id
     if session_id is None:
         session_id = births.session_of(identity.run_id) if identity.keyed else new_session_id()
@@ -157,7 +154,7 @@ async def _run(
     version: int | None = None,
 ) -> Begun:
     birth = births.of_workflow(
-        await _identity(gateway, tenant, headers),
+        _identity(tenant, headers),
         workflow,
         template=name,
         version=version,

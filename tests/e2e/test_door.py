@@ -494,27 +494,3 @@ async def test_http_goes_on_beside_it_and_nobody_asks_for_more_than_it_may(syste
     log = (system.folder / "nats" / "nats-server.log").read_text()
     denied = [line for line in log.splitlines() if "violation" in line.lower() and "probe" not in line]
     assert not denied, "\n".join(denied)[:3_000]
-
-
-async def test_a_tenants_limits_hold_over_the_bus_too(system: System) -> None:
-    """The second of one request a minute is refused, with a time to come back."""
-    url = f"{system.gateway.url}/admin/tenants/rival"
-    set_ = await system.http.put(url, json={"limits": {"requests_per_minute": 1}})
-    assert set_.status_code in (200, 201), set_.text
-    try:
-        async with outside(system, RIVAL) as client:
-            answers: list[dict[str, Any]] = []
-
-            async def held() -> bool:
-                """Whether one of a minute is refused: the gateway hears of the limits within a moment."""
-                answers.append(
-                    await ask(client, "segue.chat", {"message": "What is one plus one?", "priority": "high"})
-                )
-                return not answers[-1]["ok"]
-
-            await eventually(held)
-            assert answers[-1]["status"] == 429, answers[-1]
-            assert answers[-1]["retry_after_s"] > 0
-            assert "requests a minute" in answers[-1]["detail"]
-    finally:
-        assert (await system.http.delete(url)).status_code == 200
