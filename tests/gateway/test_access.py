@@ -310,3 +310,19 @@ async def test_a_websocket_says_who_it_is_in_a_header_or_where_browsers_can() ->
     assert (told[0]["type"], told[0]["status"], came) == ("websocket.http.response.start", 401, None)
     missing, came = await through([(b"x-api-key", b"the-key")], path="/admin/ws")
     assert (missing[0]["type"], came) == ("websocket.close", None)
+
+
+async def test_openai_clients_are_told_in_their_own_form(own_nats_server: NatsServer) -> None:
+    """A missing key, a missing scope, a limit and a model that is not allowed: each with `error.message` and a code."""
+    async with guarded(own_nats_server) as (http, backstage):
+        body = {"model": "thinking_ai", "messages": [{"role": "user", "content": "Hi"}]}
+        reading = await make(backstage, "acme", Scope.READ)
+        narrow = await make(backstage, models=("medium_ai",))
+        full = await make(backstage, concurrent_runs=0)
+        told = []
+        for headers in ({}, bearing(reading), bearing(narrow), bearing(full)):
+            answer = await http.post("/v1/chat/completions", json=body, headers=headers)
+            told.append((answer.status_code, bool(answer.json()["error"]["message"])))
+        assert told == [(401, True), (403, True), (403, True), (429, True)]
+        allowed = {**body, "model": "medium_ai"}
+        assert (await http.post("/v1/chat/completions", json=allowed, headers=bearing(narrow))).status_code == 200

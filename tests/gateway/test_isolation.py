@@ -68,6 +68,15 @@ CASES: Mapping[tuple[str, str], Case] = {
     ("POST", "/chat"): Own({"message": "Who was here?", "session_id": "{session}"}),
     ("POST", "/ag-ui"): Own(asking(thread="{session}")),
     ("WEBSOCKET", "/ws"): Socket(),
+    ("POST", "/v1/chat/completions"): Own({"model": "segue-auto", "messages": [{"role": "user", "content": "Hi"}]}),
+    ("POST", "/v1/responses"): Own({"model": "segue-auto", "input": "Hi"}),
+    ("POST", "/v1/embeddings"): Own({"model": "medium_ai", "input": "Hi"}),
+    ("GET", "/v1/models"): List(),
+    ("GET", "/v1/models/{model:path}"): Id("model"),
+    ("GET", "/v1/responses/{response_id}"): Id("response"),
+    ("GET", "/v1/responses/{response_id}/input_items"): Id("response"),
+    ("POST", "/v1/responses/{response_id}/cancel"): Id("response", {}),
+    ("DELETE", "/v1/responses/{response_id}"): Id("response"),
     ("POST", "/workflow"): Own({"workflow": [{"type": "inline", "tasks": [TASK]}]}),
     ("POST", "/template/{name}"): Id("template", AGAIN),
     ("POST", "/plan"): Own({"workflow": [{"type": "inline", "tasks": [TASK]}]}),
@@ -125,7 +134,7 @@ CASES: Mapping[tuple[str, str], Case] = {
         )
     },
 }
-PARAMETERS = ("run_id", "artifact_id", "session_id", "name")
+PARAMETERS = ("run_id", "artifact_id", "session_id", "response_id", "model:path", "name")
 
 
 def routes() -> set[tuple[str, str]]:
@@ -164,6 +173,7 @@ async def test_another_tenants_things_are_as_if_they_were_not(own_nats_server: N
         there = await owned(http, backstage, owner)
         before = await seen(http, owner, there)
         nowhere = {"run": new_run_id(), "template": "no-such-name", "schedule": "no-such-plan"}
+        nowhere |= {"model": "template/no-such-name", "response": f"resp_{new_run_id()}"}
         nowhere |= {"artifact": secrets.token_hex(16), "session": secrets.token_hex(16)}
         for (method, path), case in CASES.items():
             match case:
@@ -228,8 +238,12 @@ async def owned(http: httpx.AsyncClient, backstage: Backstage, owner: Mapping[st
         return bool((await http.get("/runs", headers=owner)).json()["runs"])
 
     await eventually(told)
+    answered = await http.post("/v1/responses", json={"model": "segue-auto", "input": MARK}, headers=owner)
+    assert answered.status_code == 200, answered.text
     body = asked.json()
     return {
+        "model": "template/owners-own",
+        "response": answered.json()["id"],
         "run": body["run_id"],
         "session": body["session_id"],
         "template": "owners-own",
@@ -246,6 +260,8 @@ async def seen(http: httpx.AsyncClient, owner: Mapping[str, str], there: Mapping
         f"/templates/{there['template']}/versions",
         f"/schedules/{there['schedule']}",
         f"/artifacts/{there['artifact']}",
+        f"/v1/responses/{there['response']}",
+        f"/v1/models/{there['model']}",
     )
     answers = [await http.get(url, headers=owner) for url in urls]
     assert all(answer.status_code == 200 for answer in answers), [answer.text for answer in answers]
@@ -268,6 +284,6 @@ async def ask(
     given = None if body is None else json.loads(json.dumps(body).replace("{template}", ids["template"]))
     answer = await http.request(method, url, json=given, headers=headers)
     text = answer.text
-    for id_ in ids.values():
+    for id_ in sorted(ids.values(), key=len, reverse=True):
         text = text.replace(id_, "<id>")
     return answer.status_code, text

@@ -150,7 +150,7 @@ async def _limited(request: Request, error: Exception) -> Response:
     assert isinstance(error, OverLimit)
     request.scope["state"].pop("run_id", None)  # nothing was begun
     status, detail, headers = said_of(error)
-    kept = {"error": {"type": "resource", "code": error.code, "message": detail}}
+    kept = {"error": {"type": "resource", "code": error.code, "message": detail, "param": None}}
     return failure(status, detail, headers=headers, path=request.url.path, more=kept)
 
 
