@@ -15,6 +15,7 @@ from cli.breakers_app import app as breakers
 from cli.bus_app import app as bus
 from cli.history_app import app as history
 from cli.history_app import usage
+from cli.keys_app import keys, tenants
 from cli.models_app import models, providers
 from cli.registry_app import schedules, templates
 from cli.runs_app import app as runs
@@ -76,6 +77,8 @@ app.add_typer(schedules, name="schedules")
 app.add_typer(breakers, name="breakers")
 app.add_typer(models, name="models")
 app.add_typer(providers, name="providers")
+app.add_typer(keys, name="keys")
+app.add_typer(tenants, name="tenants")
 app.add_typer(bus, name="bus")
 app.command()(usage)
 app.command("costs", help="The same as `usage`.")(usage)

@@ -21,6 +21,7 @@ from cli.readiness import problem
 from cli.roster import Member, Options, PortsTaken, Roster, check_ports, muster, needs_simulator
 from cli.supervisor import Child, Supervisor, deaths_in_a_row, pause_s, why
 from shared import version
+from shared.access.settings import auth_of
 from shared.bus.accounts import OPERATOR, BadPublisher
 from shared.bus.server import NatsServer, NatsServerError
 from shared.config import ConfigInvalid, Loaded, load
@@ -62,6 +63,7 @@ def up(
     """
     console = Console(highlight=False, soft_wrap=True)
     try:
+        auth_of(environment)
         loaded = load(environment.config, variables)
         for warning in loaded.warnings:
             console.print("[yellow]configuration:[/yellow] ", end="")

@@ -9,6 +9,7 @@ from shared.subjects import ROOT
 from shared.topology import (
     ARTIFACTS,
     BREAKERS,
+    BUDGETS,
     CACHE,
     CALLS,
     CATEGORIZER,
@@ -21,6 +22,7 @@ from shared.topology import (
     FINISHER_CANCELS,
     FINISHER_DEADLINES,
     FINISHES,
+    KEYS,
     LIMITS,
     PAYLOADS,
     PLANNER,
@@ -73,7 +75,15 @@ _FACTS: Final[Mapping[str, tuple[str, ...]]] = {
 """What each service writes on the log."""
 
 _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "gateway": ("request.*.*", "workflow.*.*.*", "timer.*", "control.*.*.*", "schedule.*.*", "callback.*.*"),
+    "gateway": (
+        "request.*.*",
+        "workflow.*.*.*",
+        "timer.*",
+        "control.*.*.*",
+        "schedule.*.*",
+        "callback.*.*",
+        "rate.*.*.*",
+    ),
     "categorizer": ("call.>", "workflow.*.*.*", "finish.*.*", "timer.*"),
     "planner": ("call.>", "finish.*.*", "begin.*.*", "timer.*", "tasktimer.*.*", "schedule.*.*", "workflow.*.*.*"),
     "executor": ("call.>", "wait.>", "inquiry.>", "finish.*.*", "grant.>"),
@@ -91,10 +101,10 @@ _SAYS: Final[Mapping[str, tuple[str, ...]]] = {
 """What each service says without its being kept."""
 
 _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
-    "gateway": ("live.>", "token.*.*.*", "door.*.>"),
+    "gateway": ("live.>", "token.*.*.*", "door.*.>", "access.>"),
     "categorizer": ("live.>",),
     "planner": ("live.>",),
-    "executor": ("live.>", "cancel.*.*", "working.*.*", "sofar.*.*.*", "limitwait.*.*.*"),
+    "executor": ("live.>", "cancel.*.*", "working.*.*", "limitwait.*.*.*", "sofar.*.*.*", "access.>"),
     "finisher": ("live.>",),
 }
 
@@ -102,17 +112,17 @@ _READS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway": (FINISHES, f"KV_{RUNS}", f"OBJ_{ARTIFACTS}"),
     "categorizer": (f"KV_{SESSIONS}",),
     "planner": (CALLS, FINISHES),
-    "executor": (CALLS,),
+    "executor": (CALLS, f"KV_{KEYS}"),
     "finisher": (CALLS, FINISHES),
 }
 """Streams that are read beside the log and the payloads, and not written."""
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "gateway": (REGISTRY, SESSIONS, BREAKERS),
+    "gateway": (REGISTRY, SESSIONS, BREAKERS, KEYS, BUDGETS),
     "categorizer": (),
     "planner": (RUNS, REGISTRY),
-    "executor": (BREAKERS, LIMITS, CACHE),
-    "finisher": (SESSIONS, RUNS),
+    "executor": (BREAKERS, LIMITS, CACHE, BUDGETS),
+    "finisher": (SESSIONS, RUNS, BUDGETS),
 }
 """Buckets whose keys are written."""
 
@@ -144,6 +154,7 @@ def of(service: str, limits: Limits) -> Permissions:
         publish += [f"$O.{ARTIFACTS}.>", *_reading([f"OBJ_{ARTIFACTS}"])]
         granted = [stream_of(name, window) for name, windows in limits.grants.items() for window in windows]
         publish += [*_reading(granted), *(f"{API}.STREAM.MSG.DELETE.{stream}" for stream in granted)]
+        publish += [f"{API}.STREAM.INFO.{stream}" for stream in granted]  # who holds how many
         subscribe += [f"$KV.{BREAKERS}.*"]
     if service == "gateway":
         publish += [f"{API}.STREAM.INFO.*"]

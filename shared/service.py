@@ -227,14 +227,17 @@ def run(name: str, port: int, build: Callable[[Environment, Configuration], "Ser
     )
 
 
-def serve(app: Any, *, service: str, host: str, port: int, log_level: str) -> None:
-    """Run an ASGI application until SIGTERM or Ctrl-C, on uvloop where there is one."""
+def serve(
+    app: Any, *, service: str, host: str, port: int, log_level: str, http: type[asyncio.Protocol] | None = None
+) -> None:
+    """Run an ASGI application until SIGTERM or Ctrl-C, on uvloop where there is one. `http`: reads connections."""
     logs.configure(service, log_level)
     try:
         uvicorn.run(
             app,
             host=host,
             port=port,
+            http=http or "auto",
             lifespan="on",
             log_config=None,
             access_log=False,

@@ -276,6 +276,21 @@ def limit_wait_of(subject: str) -> tuple[str, str, str]:
     return limit, tenant, priority
 
 
+def rate(account: str, minute: int) -> str:
+    """Of the counter of requests that an account (`key.<id>`, `tenant.<name>`) began in a minute since 1970."""
+    return f"{ROOT}.rate.{account}.{minute}"
+
+
+def access(record: str) -> str:
+    """Where a change of a key's or tenant's record (`key.<id>`, `tenant.<name>`) is heard once it is stored."""
+    return f"{ROOT}.access.{record}"
+
+
+def record_of(subject: str) -> str:
+    """Return the record of a subject made by `access`."""
+    return subject.split(".", 2)[2]
+
+
 def working(claim: str) -> str:
     """Of the question whether an executor still works on a claim (`<executor>.<claim>`); nobody there: it is dead."""
     return f"{ROOT}.working.{claim}"

@@ -4,7 +4,7 @@ Sizes and ages come from the configuration (`Limits`); who writes and who reads 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nats.js.api import (
@@ -36,6 +36,9 @@ BREAKERS = "breakers"
 LIMITS = "limits"
 CACHE = "cache"
 ARTIFACTS = "artifacts"
+KEYS = "keys"
+BUDGETS = "budgets"
+RATES = "RATES"
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 2.0
@@ -44,6 +47,12 @@ MAX_MESSAGE_BYTES = 256 * 1024
 """A larger body travels by reference, see `shared.bus.payloads`."""
 MAX_ACK_PENDING = 10_000
 MARGIN_S = 1.0
+BUDGET_DAYS = 62
+"""A month's sum is there until the next one's, whoever asks or not."""
+RATE_LIVES_S = 180.0
+"""A minute's counter is there for this long."""
+MOST_KEYS = 20_000
+"""Keys and tenants that are known."""
 LONG_WINDOW_S = 10.0
 REGISTRY_VERSIONS = 64
 """Of one template or schedule that are kept."""
@@ -217,6 +226,18 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
             republish=RePublish(src=f"{ROOT}.event.>", dest=f"{ROOT}.live.>"),
         ),
         StreamConfig(
+            name=RATES,
+            description="requests begun in a minute, by key and tenant: counters (ADR-49); the gateways'",
+            subjects=[f"{ROOT}.rate.*.*.*"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            max_age=RATE_LIVES_S,
+            max_msgs_per_subject=1,
+            allow_msg_counter=True,
+            num_replicas=limits.replicas,
+            allow_direct=True,
+        ),
+        StreamConfig(
             name=DEAD,
             description="messages that could not be dealt with, with the reason",
             subjects=[f"{ROOT}.dead.*"],
@@ -299,6 +320,17 @@ def buckets(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         keys(BREAKERS, "models that failed lately, by a digest of provider and model; the executor's", DAY_S, 10_000),
         keys(CACHE, "answers that stand for the very same call; the executor's", max(1.0, limits.cache_s), 100_000),
+        replace(
+            keys(KEYS, "API keys without their secrets, and tenants' limits; the gateway's", 0, MOST_KEYS),
+            # What is heard live was stored, so that whoever reads on hearing it reads no older word.
+            republish=RePublish(src=f"$KV.{KEYS}.>", dest=f"{ROOT}.access.>", headers_only=True),
+        ),
+        keys(
+            BUDGETS,
+            "what keys and tenants have used and hold (`money`), and their runs (`runs`); executors', gateways'",
+            BUDGET_DAYS * DAY_S,
+            4 * MOST_KEYS,
+        ),
         keys(LIMITS, "tokens of the last minute, by limit; the executor's", DAY_S, 1_000),
         objects(PAYLOADS, "bodies over 256 KB by their digest; written by everyone", limits.retention_days * DAY_S),
         objects(

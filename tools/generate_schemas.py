@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from shared.contracts import cache, callbacks, commands, events, health, hints, registry
+from shared.contracts import access, cache, callbacks, commands, events, health, hints, registry
 from shared.contracts.message import Message
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference" / "schemas"
@@ -13,7 +13,7 @@ TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference" / "schemas"
 def messages() -> dict[str, type[Message]]:
     """Return every message by name, in the order of its module."""
     found: dict[str, type[Message]] = {}
-    for module in (commands, events, callbacks, hints, registry, health, cache):
+    for module in (commands, events, callbacks, hints, registry, health, cache, access):
         for name, value in vars(module).items():
             if isinstance(value, type) and issubclass(value, Message) and value is not Message:
                 found[name] = value

@@ -13,6 +13,7 @@ from services.executor.artifacts import Artifacts
 from services.executor.attempts import RULES, Policy, Rule
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
+from services.executor.budgets import Budgets
 from services.executor.claims import STILL, Claims
 from services.executor.deltas import Streams
 from services.executor.handlers import Executor, Places
@@ -27,6 +28,7 @@ from services.executor.reconciling import Reconciliation
 from services.executor.roster import Roster
 from services.executor.running import Running
 from shared import subjects
+from shared.access.records import Records
 from shared.bus.connection import Bus
 from shared.config import ConfigInvalid, Configuration, Problem
 from shared.config.environment import Environment
@@ -163,6 +165,8 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         roster = Roster(there, configuration.model_fallbacks, breakers, lambda: datetime.now(UTC))
         permits = Permits(bus, limits(configuration), configuration.queuing.shares)
         await permits.start()
+        records = Records(bus)
+        await records.start()
         claims = Claims(bus, running, lambda: datetime.now(UTC), prices)
         bus.on_reconnect.append(claims.reconnected)
         reconciliation = Reconciliation(
@@ -188,6 +192,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             claims=claims,
             reconciliation=reconciliation,
             prices=prices,
+            budgets=Budgets(bus, records, prices),
             caches=configuration.orchestration.cache_s > 0,
             concurrency=places_of(configuration),
         )

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.executor.budgets import Budgets
 from services.executor.pricing import reserved_usd
-from services.executor.running import Running, Working
+from services.executor.running import Running
 from services.executor.settlement import Ledger
 from shared import subjects
 from shared.bus.connection import Bus
@@ -48,14 +49,18 @@ class Claims:
     running: Running
     now: Callable[[], datetime]
     prices: PriceBook = field(default_factory=PriceBook)
+    budgets: Budgets = field(default_factory=Budgets)
     _reconnected_s: float = -math.inf
 
     async def reconnected(self) -> None:
         """To be called when the connection was made again, before anything is taken over it."""
         self._reconnected_s = time.monotonic()
 
-    async def claim(self, ledger: Ledger, working: Working, route: Route) -> Claimed | None:
-        """Write the next attempt, once only, and look whether its run has ended. None: somebody's attempt is there."""
+    async def claim(self, ledger: Ledger, claim: str, route: Route) -> Claimed | None:
+        """Write the next attempt, once only, and look whether its run has ended. None: somebody's attempt is there.
+
+        `claim`: its name, see `Running.claim`.
+        """
         run = ledger.command.run
         facts = subjects.events(run.tenant, run.run_id)
         number = ledger.next_attempt
@@ -68,7 +73,7 @@ class Claims:
             provider=route.provider,
             model=route.model,
             reserved_usd=reserved_usd(ledger.command, route, self.prices),
-            claimed_by=self.running.claim(working),
+            claimed_by=claim,
             started_at=self.now(),
         )
         subject = facts.attempt(ledger.command.purpose, ledger.command.call, number)
@@ -118,6 +123,8 @@ class Claims:
             if newest is not None and newest.seq > delivery.stream_seq:
                 return Done()  # its wait is over: the later message knows more
             if (over := await self.over(ledger)) is not None:
+                if started is not None:
+                    await self.budgets.lost(started, purpose)
                 return over
             if started is None:
                 return None
@@ -130,6 +137,7 @@ class Claims:
                 "attempt.unknown", extra={"attempt": started.attempt, "model": started.model, "by": started.claimed_by}
             )
             metrics.ATTEMPTS.labels(started.provider, started.model, "unknown").inc()
+            await self.budgets.lost(started, purpose)
             ledger.lost(started)
 
     async def may_still_work(self, started: AttemptStarted) -> bool:

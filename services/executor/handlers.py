@@ -14,6 +14,7 @@ from services.executor.artifacts import Artifacts, Unusable
 from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings, turn
 from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
+from services.executor.budgets import Budgets, Crowded
 from services.executor.claims import Claims
 from services.executor.deltas import Streams
 from services.executor.insisting import insist
@@ -48,6 +49,8 @@ log = logging.getLogger("segue.executor")
 IN_PLACE_S = 1.0
 """A wait of at most this is slept in place; a longer one is put back, so that it holds no place."""
 LOOKS_FOR_PAYLOAD = 5
+CROWDED_IN_PLACE = 3
+"""Times that a call finds what is left of its budget held by others, before it waits elsewhere."""
 
 _NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
@@ -78,11 +81,15 @@ class Executor:
     claims: Claims
     reconciliation: Reconciliation
     prices: PriceBook = field(default_factory=PriceBook)
+    budgets: Budgets = field(default_factory=Budgets)
     caches: bool = True
     """Whether answers are kept at all."""
     concurrency: Mapping[str, Places] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
     streams: Streams = field(default_factory=Streams)
+
+    def __post_init__(self) -> None:
+        self.claims.budgets = self.budgets
 
     async def execute(self, delivery: Delivery) -> Verdict:
         """Take one call as far as it goes now: settled, or put back to wait."""
@@ -113,11 +120,14 @@ class Executor:
         if old and (elsewhere := await self._survey(ledger, delivery)) is not None:
             return elsewhere
         chain, why_not = self.roster.chain(command.role, alone=command.embed is not None)
+        if why_not is None:
+            chain, why_not = await self._allowed(command, chain)
         if why_not is not None:
             return await self._fail(ledger, why_not)
         role = ledger.role if ledger.role in chain else chain[0]
         if (known := await self._known(ledger, self.roster.routes[role])) is not None:
             return await self._settle(known)
+        crowded = 0
         while True:
             if ledger.job is not None:
                 on = await self._follow(ledger, delivery, working, chain)
@@ -139,14 +149,21 @@ class Executor:
             except Unusable as error:
                 return await self._fail(ledger, fault(error.failed.verdict, str(error)))
             made = await self._attempt(ledger, asked, working, route)
-            if probe and (made is None or isinstance(made, Busy)):
+            if probe and (made is None or isinstance(made, Busy | Crowded | Fault)):
                 await self.breakers.put_probe_back(route)
+            if isinstance(made, Crowded):
+                crowded += 1
+                if (waits := await self._crowded(ledger, delivery, working, made, crowded)) is not None:
+                    return waits
+                continue
             if isinstance(made, Busy):
                 on = await self._held_back(ledger, delivery, route, chain, made)
                 if not isinstance(on, str):
                     return on
                 role = on
                 continue
+            if isinstance(made, Fault):
+                return await self._fail(ledger, made)
             if made is None:
                 if (elsewhere := await self._survey(ledger, delivery, contested=True)) is not None:
                     return elsewhere
@@ -201,6 +218,7 @@ class Executor:
         """Settle the call by an attempt's outcome; or return the role to go on with."""
         command = ledger.command
         started, outcome, took_s = made
+        await self.budgets.settle(started, command.purpose, outcome)
         artifacts: tuple[Artifact, ...] = ()
         if isinstance(outcome, Answered) and outcome.media:
             outcome, artifacts = await self._store(started, command.purpose, outcome)
@@ -291,24 +309,40 @@ class Executor:
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
         return caching.key_of(command, (route.provider, route.base_url, route.model), parameters)
 
+    async def _allowed(self, command: ExecuteCall, chain: list[str]) -> tuple[list[str], Fault | None]:
+        """Return the roles that a run's key and tenant may ask for an answer; the system's own decisions are free."""
+        if command.purpose is Purpose.DECISION:
+            return chain, None
+        lists = [one.models for one in (await self.budgets.allowances(command.run)).values() if one.models is not None]
+        left = [role for role in chain if all(role in models for models in lists)]
+        return left, None if left else settlement.not_allowed(command.role, chain)
+
     def _left_s(self, command: ExecuteCall) -> float:
         return (command.run.deadline_at - self.now()).total_seconds()
 
     async def _attempt(
         self, ledger: Ledger, asked: ExecuteCall, working: Working, route: Route
-    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | None:
+    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | Crowded | Fault | None:
         """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already.
 
         `asked`: the call with its images. `MediaJob`: it began one, which is to be asked after. `Busy`: the provider's
-        limit is used up, and nothing was claimed.
+        limit is used up; `Crowded`: others hold what is left of a budget; `Fault`: a budget is used up. Nothing was
+        claimed then.
         """
         async with self.concurrency.get(route.role, _NO_LIMIT):
+            claim = self.running.claim(working)
+            holding = await self.budgets.hold(ledger.command, route, ledger.next_attempt, claim)
+            if isinstance(holding, Crowded | Fault):
+                return holding
+            point("executor.held")
             permit = await self.permits.take(route, ledger.command)
             if isinstance(permit, Busy):
+                await self.budgets.give_back(holding)
                 return permit
-            claimed = await self.claims.claim(ledger, working, route)
+            claimed = await self.claims.claim(ledger, claim, route)
             if claimed is None:
                 await self.permits.give_back(route, permit)
+                await self.budgets.give_back(holding)
                 return None
             point("executor.claimed")
             started = claimed.started
@@ -359,6 +393,20 @@ class Executor:
             return await self._put_back(ledger, delivery, busy.seconds)
         await asyncio.sleep(busy.seconds)
         return route.role
+
+    async def _crowded(
+        self, ledger: Ledger, delivery: Delivery, working: Working, crowded: Crowded, times: int
+    ) -> Verdict | None:
+        """Wait until others may have settled what they hold of a budget: a moment here, then without a place."""
+        after_s = crowded.seconds if times < CROWDED_IN_PLACE else IN_PLACE_S + crowded.seconds
+        if after_s + LEAST_ATTEMPT_S > self._left_s(ledger.command):
+            return await self._fail(ledger, crowded.fault)
+        if working.cancelled is not None:
+            return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {working.cancelled}"))
+        if after_s > IN_PLACE_S:
+            return await self._put_back(ledger, delivery, after_s)
+        await asyncio.sleep(after_s)
+        return None
 
     async def _insist(self, route: Route, ledger: Ledger) -> Permit:
         """Take another permit for an attempt that is claimed already, however long it takes."""

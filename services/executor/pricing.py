@@ -1,6 +1,6 @@
 """What an attempt costs: the provider's word first, then the price book's. Pure but for the price table's date."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -11,8 +11,8 @@ from services.executor.providers.durations import seconds_of
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.ids import Lane
-from shared.contracts.message import Usage
-from shared.conversation import estimated_tokens, tokens_of
+from shared.contracts.message import ChatMessage, Usage
+from shared.conversation import MESSAGE_TOKENS, estimated_tokens, tokens_of
 from shared.prices import IMAGE_TOKENS, PriceBook
 
 ANSWER_TOKENS: Final = 4_096
@@ -83,6 +83,38 @@ def tokens_taken(outcome: Answered | Failed | MediaJob) -> int | None:
         return None
     refused = outcome.status is not None and 400 <= outcome.status < 500
     return 0 if refused or (outcome.status is None and outcome.cost_usd == 0.0) else None
+
+
+def at_most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
+    """Return how many tokens a call can tell at the most, and its answer have.
+
+    No vocabulary makes more tokens of a text than it has bytes.
+    """
+    asked, answer = most_tokens(call, route)
+    told = sum(MESSAGE_TOKENS + _bytes_of(message) for message in call.messages)
+    if call.embed is not None:
+        told += sum(_size(one) for one in call.embed)
+    if call.parameters is not None and call.parameters.tools:
+        told += len(to_json(call.parameters.tools))
+    return max(asked, told), answer
+
+
+def _size(given: str | Sequence[int]) -> int:
+    """Return the most tokens of what is to be embedded: a text, or tokens."""
+    return len(given.encode(errors="surrogatepass")) if isinstance(given, str) else len(given)
+
+
+def _bytes_of(message: ChatMessage) -> int:
+    asked = sum(len(to_json(one)) for one in message.tool_calls or ())
+    return asked + _bytes_of_content(message)
+
+
+def _bytes_of_content(message: ChatMessage) -> int:
+    if isinstance(message.content, str):
+        return len(message.content.encode(errors="surrogatepass"))
+    texts = (str(part["text"]) for part in message.content if isinstance(part.get("text"), str))
+    images = tokens_of(message.model_copy(update={"content": [p for p in message.content if "image_url" in p]}))
+    return images + sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
 
 def reserved_usd(call: ExecuteCall, route: Route, prices: PriceBook) -> float:

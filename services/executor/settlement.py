@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.executor.providers import Answered, Failed
-from services.executor.taxonomy import BREAKER_OPEN, EXECUTOR_DIED, LIMIT_REACHED, NO_PROVIDER, Verdict
+from services.executor.taxonomy import (
+    BREAKER_OPEN,
+    EXECUTOR_DIED,
+    LIMIT_REACHED,
+    NO_PROVIDER,
+    NOT_ALLOWED,
+    OVER_BUDGET,
+    UNPRICED,
+    Verdict,
+)
+from shared.access.accounts import Over
 from shared.accounts import Share, shares
 from shared.contracts.commands import ExecuteCall, FailedAttempt, MediaJob, UnknownAttempt
 from shared.contracts.events import AttemptStarted, CallSettled
@@ -113,6 +123,46 @@ def limited(provider: str, what: str, seconds: float) -> Fault:
     """Return the fault of a call that our own limit holds back until it is too late."""
     said = f"{provider} may be asked {what} (rate_limiting), and the next place is {seconds:.0f} s away"
     return fault(LIMIT_REACHED, f"{said}; the run's deadline comes before that")
+
+
+def over_budget(over: Over, account: str) -> Fault:
+    """Return the fault of a call whose key or tenant may spend no more."""
+    kind, _, name = account.partition(".")
+    whose = "its API key" if kind == "key" else f"tenant {name!r}"
+    said = (
+        f"the call is not made: {whose} may use {over.what}; {over.amount(over.left)} of that is left, "
+        f"and the call may take {over.amount(over.wanted)}"
+    )
+    return Fault(
+        type=OVER_BUDGET.type,
+        code=OVER_BUDGET.code,
+        message=f"{said}; it begins anew at {over.turns_at:%Y-%m-%d %H:%M} UTC",
+        status=402 if over.money else 429,
+    )
+
+
+def unpriced(route_model: str) -> Fault:
+    """Return the fault of a call whose budget is in US dollars and whose price nobody knows."""
+    return fault(
+        UNPRICED,
+        f"the call is not made: its budget is in US dollars and nobody knows what {route_model} costs; "
+        "an operator can say it in SEGUE_PRICES",
+    )
+
+
+def not_allowed(role: str, chain: Sequence[str]) -> Fault:
+    """Return the fault of a role that its key or tenant may not ask."""
+    tried = f" (nor {', '.join(chain[1:])}, which would stand in)" if len(chain) > 1 else ""
+    return fault(NOT_ALLOWED, f"{role} may not be asked with this key, or by this tenant{tried}", 403)
+
+
+def held_up(model: str, account: str) -> Fault:
+    """Return the fault of a call that waits until its deadline for what others of its budget hold."""
+    return fault(
+        OVER_BUDGET,
+        f"{model} was not asked: until the run's deadline other calls held what is left of the budget of {account}",
+        402,
+    )
 
 
 def left_alone(models: Sequence[str], seconds: float) -> Fault:

@@ -97,6 +97,9 @@ RUN_ENDED: Final = Verdict("logical", "run_ended", repeat=False)
 CLAIM_LAPSED: Final = Verdict("logical", "claim_lapsed", repeat=False)
 LIMIT_REACHED: Final = Verdict("transient", "limit_reached", repeat=False)
 BREAKER_OPEN: Final = Verdict("transient", "breaker_open", repeat=False)
+OVER_BUDGET: Final = Verdict("resource", "budget_exceeded", repeat=False)
+UNPRICED: Final = Verdict("persistent", "price_unknown", repeat=False)
+NOT_ALLOWED: Final = Verdict("logical", "model_not_allowed", repeat=False)
 NO_PROVIDER: Final = Verdict("persistent", "no_provider", repeat=False)
 UNKNOWN_ROLE: Final = Verdict("logical", "unknown_role", repeat=False)
 UNREADABLE: Final = Verdict("logical", "unreadable_command", repeat=False)
@@ -220,6 +223,9 @@ TABLE: Final[tuple[Row, ...]] = (
         "call settled by others meanwhile": CLAIM_LAPSED,
         "our own limit until past the deadline": LIMIT_REACHED,
         "model left alone, and all that stand in": BREAKER_OPEN,
+        "the budget of its key or tenant is used up": OVER_BUDGET,
+        "a budget in US dollars, and no price of the model": UNPRICED,
+        "a role that its key or tenant may not ask": NOT_ALLOWED,
         "no provider for the role": NO_PROVIDER,
         "role not configured": UNKNOWN_ROLE,
         "command unreadable": UNREADABLE,

@@ -13,8 +13,10 @@ from services.finisher.callbacks import call_back
 from services.finisher.story import Story, complete, read_story
 from services.finisher.through import Through, calls_of
 from shared import subjects
+from shared.access.accounts import left
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Poison, Verdict
+from shared.contracts.access import Places
 from shared.contracts.commands import CancelRun, ChatRequest, ControlRun, DeadlinePassed, ExecuteCall, FinishRun
 from shared.contracts.events import (
     CallSettled,
@@ -279,9 +281,15 @@ class Finisher:
         await call_back(self.bus, accepted, self.now(), again=not written.mine)
         await self.bus.log.take_timer_back(run.run_id)
         point("finisher.timer_taken")
+        await self._leave_runs(run)
         if planned is not None and planned.workflow is not None:
             await self._leave_place(run, timers=_has_timers(planned.workflow))
             point("finisher.place_left")
+
+    async def _leave_runs(self, run: Run) -> None:
+        """Count the run no longer among those of its key and tenant that go on. Costs nothing where nobody counts."""
+        for account in run.places or ():
+            await self.bus.budgets.update(f"runs.{account}", Places, lambda at: left(at, run.run_id))
 
     async def _leave_place(self, run: Run, *, timers: bool) -> None:
         """Give a workflow's place to another, and forget its tasks' times."""
@@ -295,6 +303,7 @@ class Finisher:
         await self._write_turn(run, ended, accepted)
         await call_back(self.bus, accepted, self.now(), again=True)
         await self.bus.log.take_timer_back(run.run_id)
+        await self._leave_runs(run)
         await self._leave_place(run, timers=True)
 
     async def _write_turn(self, run: Run, ended: RunEnded, accepted: RunAccepted | None) -> None:

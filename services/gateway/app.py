@@ -13,12 +13,15 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
+from services.gateway.admission import Admission
 from services.gateway.bounds import Bounds
 from services.gateway.callbacks import CallbackDoor
 from services.gateway.door import Door
 from services.gateway.draining import on_signal
 from services.gateway.gateway import Gateway
+from services.gateway.guard import Guard
 from services.gateway.http import (
+    admin,
     ag_ui,
     artifacts,
     breakers,
@@ -40,17 +43,23 @@ from services.gateway.http import (
     unknown_attempts,
     workflows,
 )
+from services.gateway.http.access import Access
 from services.gateway.http.body_cap import BodyCap
 from services.gateway.http.envelope import Envelope
 from services.gateway.http.openai import chat as openai_chat
 from services.gateway.http.openai import embeddings as openai_embeddings
 from services.gateway.http.openai import responses as openai_responses
+from services.gateway.http.patience import patient
+from services.gateway.identification import Identification
 from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.origins import Origins
+from services.gateway.pages import Pages
 from services.gateway.runs import Runs
 from services.gateway.waiting import Waiting
 from shared import version
+from shared.access.book import KeyBook
+from shared.access.records import Records
 from shared.bus.connection import Bus
 from shared.config import ConfigInvalid, Configuration, load
 from shared.config.environment import Environment
@@ -88,13 +97,18 @@ def application(
     prices: PriceBook | None = None,
     called_back: CallbackDoor | None = None,
     drain_s: float = DRAIN_S,
+    identification: Identification | None = None,
     origins: Origins | None = None,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
-    waiting = Waiting(bounds.waiting)
+    waiting, guard = Waiting(bounds.waiting), Guard()
+    chosen = identification or Identification()
 
     async def assemble(bus: Bus) -> Work:
-        runs = Runs(bus=bus, now=lambda: datetime.now(UTC))
+        runs = Runs(bus=bus, now=_now, admission=Admission(bus, _now))
+        records = Records(bus)
+        await records.start()
+        guard.authenticator = chosen.authenticator(records, _now)
         projector = keeping.projector(bus) if keeping is not None else None
         live = LiveModels(bus, offering.configuration) if offering is not None else None
         gateway = app.state.gateway = Gateway(
@@ -108,8 +122,10 @@ def application(
             prices=prices or PriceBook(),
             book=TemplateBook(bus.registry, listings.templates),
             schedules=Schedules(bus),
+            keys=KeyBook(bus, chosen.secrets, _now),
             callbacks=called_back or CallbackDoor(),
             health=service.health,
+            pages=Pages(bus),
             origins=origins or Origins(),
             projector=projector,
             started_at=monotonic(),
@@ -170,6 +186,7 @@ def application(
         sessions,
         socket,
         catalogue,
+        admin,
         probes,
         openai_chat,
         openai_responses,
@@ -177,7 +194,11 @@ def application(
     ):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     described.install(app)
-    return Envelope(BodyCap(app, bounds.body_bytes))
+    return Envelope(Access(BodyCap(app, bounds.body_bytes), guard))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def listings_of(configuration: Configuration, environment: Environment) -> Listings:
@@ -225,6 +246,7 @@ def main() -> None:
     try:
         environment = Environment.read(os.environ)
         bounds = Bounds.read(os.environ)
+        identification = Identification.read(environment)
         origins = Origins.read(os.environ)
         configuration = load().configuration
         prices = PriceBook.read(environment.prices)
@@ -238,6 +260,7 @@ def main() -> None:
         offering=Offering(configuration, environment),
         keeping=keeping,
         prices=prices,
+        identification=identification,
         origins=origins,
         called_back=CallbackDoor(environment.callback_secrets, environment.allowed_networks),
     )
@@ -247,4 +270,5 @@ def main() -> None:
         host=environment.host,
         port=environment.port,
         log_level=environment.level(configuration.log_level),
+        http=patient(bounds.connections),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from services.gateway.principal import EVERYBODY, Account, Principal, at_most
 from shared.contracts.callbacks import Callback
 from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, WorkflowRequest
 from shared.contracts.conversation import Conversation
@@ -25,6 +26,7 @@ class Identity:
     run_id: RunId
     keyed: bool
     """The id stands for the caller's idempotency key: others may be bearing the same run at this moment."""
+    principal: Principal = EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Birth:
 
     command: SubmitRequest | PlanRun
     keyed: bool
+    accounts: tuple[Account, ...] = ()
+    """Whose limits it is looked at for before it begins."""
 
     @property
     def run(self) -> Run:
@@ -57,7 +61,7 @@ def of_chat(
     """Return the birth of a chat request."""
     run = _run(identity, priority, session_id, now, timeout_s)
     command = SubmitRequest(run=run, request=request, source=_source(identity), callback=callback)
-    return Birth(command, identity.keyed)
+    return Birth(command, identity.keyed, _limited(identity))
 
 
 def of_workflow(
@@ -76,13 +80,15 @@ def of_workflow(
     run = _run(identity, priority, None, now, timeout_s)
     request = WorkflowRequest(workflow=workflow, template=template, template_version=version, conversation=conversation)
     command = PlanRun(run=run, request=request, source=_source(identity), callback=callback)
-    return Birth(command, identity.keyed)
+    return Birth(command, identity.keyed, _limited(identity))
 
 
 def of_plan(identity: Identity, request: ChatRequest, *, priority: Priority, now: datetime, timeout_s: float) -> Birth:
     """Return the birth of a run that is only to be planned."""
     run = _run(identity, priority, None, now, timeout_s)
-    return Birth(PlanRun(run=run, request=request, source=_source(identity), plan_only=True), identity.keyed)
+    return Birth(
+        PlanRun(run=run, request=request, source=_source(identity), plan_only=True), identity.keyed, _limited(identity)
+    )
 
 
 def of_lineage(
@@ -93,8 +99,10 @@ def of_lineage(
     request, source = parent.request, _source(identity)
     if isinstance(request, ChatRequest) and not planned:
         asked = request.model_copy(update={"new_session": False})
-        return Birth(SubmitRequest(run=run, request=asked, source=source, lineage=lineage), identity.keyed)
-    return Birth(PlanRun(run=run, request=request, source=source, lineage=lineage), identity.keyed)
+        return Birth(
+            SubmitRequest(run=run, request=asked, source=source, lineage=lineage), identity.keyed, _limited(identity)
+        )
+    return Birth(PlanRun(run=run, request=request, source=source, lineage=lineage), identity.keyed, _limited(identity))
 
 
 def _source(identity: Identity) -> Literal["gateway", "bus"]:
@@ -106,14 +114,23 @@ def _source(identity: Identity) -> Literal["gateway", "bus"]:
     return "bus" if identity.keyed else "gateway"
 
 
+def _limited(identity: Identity) -> tuple[Account, ...]:
+    return tuple(one for one in identity.principal.accounts if one.allowance.is_door)
+
+
 def _run(identity: Identity, priority: Priority, session_id: SessionId | None, now: datetime, timeout_s: float) -> Run:
+    principal = identity.principal
+    counted = (one for one in principal.accounts if one.allowance.concurrent_runs is not None)
+    places = tuple(one.name for one in counted)
     return Run(
         run_id=identity.run_id,
         tenant=identity.tenant,
-        priority=priority,
+        priority=at_most(priority, principal.most_priority) if principal.accounts else priority,
         session_id=session_id,
         born_at=now,
         deadline_at=now + timedelta(seconds=timeout_s),
+        key=principal.key,
+        places=places or None,
     )
 
 

@@ -7,6 +7,7 @@ from shared.config.errors import ConfigInvalid, Problem
 
 MOST_BODY_BYTES = 16 * 1024 * 1024
 MOST_WAITING = 4_000
+MOST_CONNECTIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Bounds:
     """SEGUE_MAX_BODY_BYTES"""
     waiting: int = MOST_WAITING
     """SEGUE_MAX_WAITING: requests that wait for their answer."""
+    connections: int = MOST_CONNECTIONS
+    """SEGUE_MAX_CONNECTIONS: open connections, those that nobody says anything on among them."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Bounds":
@@ -35,6 +38,7 @@ class Bounds:
         found = cls(
             body_bytes=positive("SEGUE_MAX_BODY_BYTES", MOST_BODY_BYTES),
             waiting=positive("SEGUE_MAX_WAITING", MOST_WAITING),
+            connections=positive("SEGUE_MAX_CONNECTIONS", MOST_CONNECTIONS),
         )
         if problems:
             raise ConfigInvalid("environment", problems)

@@ -10,8 +10,10 @@ from services.gateway.births import Birth
 from services.gateway.callbacks import CallbackDoor
 from services.gateway.listings import Listings
 from services.gateway.origins import Origins
+from services.gateway.pages import Pages
 from services.gateway.runs import Heard, Runs
 from services.gateway.waiting import Waiting
+from shared.access.book import KeyBook
 from shared.bus.connection import Bus
 from shared.history.projector import Projector
 from shared.observe.logs import bound
@@ -42,8 +44,11 @@ class Gateway:
     prices: PriceBook
     book: TemplateBook
     schedules: Schedules
+    keys: KeyBook
+    """Without secrets where no keys are used."""
     callbacks: CallbackDoor
     health: Health
+    pages: Pages
     origins: Origins
     """Of the web pages that may open a WebSocket."""
     projector: Projector | None

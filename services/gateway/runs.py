@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.gateway.admission import Admission
 from services.gateway.births import Birth, is_repetition
 from shared import subjects
 from shared.bus.connection import Bus
@@ -56,6 +57,8 @@ class Runs:
 
     bus: Bus
     now: Callable[[], datetime]
+    admission: Admission | None = None
+    """Looks at the limits of whoever asks; None: nobody has any."""
 
     async def end_of(self, birth: Birth) -> Heard:
         """Bear a run, or join it when its key is known, and return its end.
@@ -100,15 +103,19 @@ class Runs:
             raise KeyReused(birth.run.run_id)
 
     async def bear(self, birth: Birth) -> None:
-        """Set the deadline, then send the command. A full queue leaves nothing behind.
+        """Set the deadline, then send the command. A full queue leaves nothing behind. Raises `OverLimit`.
 
         A keyed run's timer is set by whoever accepts it, see `births`.
         """
+        if birth.accounts and self.admission is not None:
+            await self.admission.admit(birth)
         if not birth.keyed:
             await self.bus.log.set_timer(birth.run)
         try:
             await self._send(birth.command)
         except QueueFull:
+            if birth.accounts and self.admission is not None:
+                await self.admission.take_back(birth)
             if not birth.keyed:
                 with contextlib.suppress(BusError):  # a timer left behind fires once, for a run that nobody has
                     await self.bus.log.take_timer_back(birth.run.run_id)

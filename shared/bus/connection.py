@@ -15,7 +15,7 @@ from shared.bus.log import Log
 from shared.bus.objects import Objects
 from shared.bus.payloads import Payloads
 from shared.permissions import INBOX
-from shared.topology import ARTIFACTS, BREAKERS, CACHE, LIMITS, REGISTRY, RUNS, SESSIONS
+from shared.topology import ARTIFACTS, BREAKERS, BUDGETS, CACHE, KEYS, LIMITS, REGISTRY, RUNS, SESSIONS
 
 log = logging.getLogger("segue.bus")
 
@@ -68,6 +68,8 @@ class Bus:
     breakers: Bucket
     limits: Bucket
     cache: Bucket
+    keys: Bucket
+    budgets: Bucket
     artifacts: Objects
     on_reconnect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
@@ -98,5 +100,7 @@ async def open_bus(client: Client) -> Bus:
         breakers=Bucket(BREAKERS, jetstream, payloads),
         limits=Bucket(LIMITS, jetstream, payloads),
         cache=Bucket(CACHE, jetstream, payloads),
+        keys=Bucket(KEYS, jetstream, payloads),
+        budgets=Bucket(BUDGETS, jetstream, payloads),
         artifacts=Objects(ARTIFACTS, jetstream),
     )

@@ -14,6 +14,10 @@ from shared.config.errors import ConfigInvalid, Problem
 from shared.contracts.ids import TOKEN_PATTERN
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+AUTH: Final = ("off", "keys", "jwt")
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signed with a private key that only the issuer has. Never `none`, never a shared secret (HS…)."""
+LEAST_SECRET: Final = 32
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -68,6 +72,25 @@ class Environment:
     allowed_networks: tuple[Network, ...] = ()
     """SEGUE_ALLOWED_NETWORKS: networks of your own, such as 10.1.0.0/16, from which images may be fetched and to which
     callbacks may go, with commas between; unset: public addresses alone."""
+    auth: str | None = None
+    """SEGUE_AUTH: who may use the API: `off` (everybody who reaches it), `keys` (API keys) or `jwt` (tokens of an
+    identity provider); unset: off while SEGUE_HOST is a loopback address, and otherwise the gateway does not start."""
+    key_secret: SecretStr | None = None
+    """SEGUE_KEY_SECRET: what API keys are stored under, 32 characters or more; several with commas between while you
+    change it: the first makes new keys. Unset, with NATS on this machine: made once, as `key-secret` in
+    SEGUE_DATA_DIR."""
+    jwt_jwks: str | None = None
+    """SEGUE_JWT_JWKS: the keys of the identity provider: a URL, or a file."""
+    jwt_issuer: str | None = None
+    """SEGUE_JWT_ISSUER: who has to have issued a token (`iss`)."""
+    jwt_audience: str | None = None
+    """SEGUE_JWT_AUDIENCE: for whom it has to be issued (`aud`)."""
+    jwt_algorithms: tuple[str, ...] = ("RS256", "ES256")
+    """SEGUE_JWT_ALGORITHMS: how a token may be signed, with commas between."""
+    jwt_tenant_claim: str = "tenant"
+    """SEGUE_JWT_TENANT_CLAIM: the claim that names the tenant; dots lead into objects."""
+    jwt_scope_claim: str = "scope"
+    """SEGUE_JWT_SCOPE_CLAIM: the claim with the scopes: a list, or a text with spaces between."""
     callback_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
     """SEGUE_CALLBACK_SECRETS: what callbacks are signed with, by tenant, newest first:
     `default=whsec_… whsec_…,acme=whsec_…`; a tenant without one gets no callbacks."""
@@ -106,6 +129,14 @@ class Environment:
             simulator_url=take("SEGUE_SIMULATOR_URL", _url, None),
             simulator_port=take("SEGUE_SIMULATOR_PORT", _port, 8200),
             allowed_networks=take("SEGUE_ALLOWED_NETWORKS", _networks, ()),
+            auth=take("SEGUE_AUTH", _auth, None),
+            key_secret=take("SEGUE_KEY_SECRET", _key_secret, None),
+            jwt_jwks=take("SEGUE_JWT_JWKS", str, None),
+            jwt_issuer=take("SEGUE_JWT_ISSUER", str, None),
+            jwt_audience=take("SEGUE_JWT_AUDIENCE", str, None),
+            jwt_algorithms=take("SEGUE_JWT_ALGORITHMS", _algorithms, ("RS256", "ES256")),
+            jwt_tenant_claim=take("SEGUE_JWT_TENANT_CLAIM", str, "tenant"),
+            jwt_scope_claim=take("SEGUE_JWT_SCOPE_CLAIM", str, "scope"),
             bus_tenants=take("SEGUE_BUS_TENANTS", _tenants, {}),
             callback_secrets=take("SEGUE_CALLBACK_SECRETS", _secrets, {}),
             variables=dict(env),
@@ -149,7 +180,8 @@ class _Taker:
         try:
             return read(text)
         except _Wrong as wrong:
-            found = "a value that is not shown" if read in (_key, _secrets, _tenants) else repr(text)
+            hidden = read in (_key, _secrets, _tenants, _key_secret)
+            found = "a value that is not shown" if hidden else repr(text)
             self.problems.append(Problem(name, found, str(wrong)))
             return default
 
@@ -216,6 +248,25 @@ def _networks(text: str) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
     except ValueError as error:
         raise _Wrong("networks such as 10.1.0.0/16 or fd00::/8, with commas between") from error
+
+
+def _auth(text: str) -> str:
+    if text.lower() not in AUTH:
+        raise _Wrong(f"one of {', '.join(AUTH)}")
+    return text.lower()
+
+
+def _key_secret(text: str) -> SecretStr:
+    if any(len(part.strip()) < LEAST_SECRET for part in text.split(",")):
+        raise _Wrong(f"a secret of {LEAST_SECRET} characters or more (openssl rand -hex 32), or several with commas")
+    return SecretStr(text)
+
+
+def _algorithms(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(","))
+    if any(part not in ALGORITHMS for part in found):
+        raise _Wrong(f"some of {', '.join(ALGORITHMS)}: with any other a token could be made by who only checks it")
+    return found
 
 
 def _secrets(text: str) -> Mapping[str, tuple[bytes, ...]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 
-from shared.contracts.ids import Priority, RunId, SessionId, TenantId
+from shared.contracts.ids import Priority, RunId, SessionId, TenantId, Token
 
 VERSION: Final = 1
 """The version that this build writes. It reads the same; a later one is refused, not guessed at."""
@@ -71,6 +71,10 @@ class Run(Part):
     session_id: SessionId | None = None
     born_at: AwareDatetime
     deadline_at: AwareDatetime
+    key: Token | None = None
+    """The API key that asked; None: nobody needed one, or the run came another way."""
+    places: tuple[str, ...] | None = None
+    """Accounts among whose running runs it is counted until it ends: `key.<id>`, `tenant.<name>`."""
 
 
 class Usage(Part):

@@ -143,7 +143,7 @@ def _take(rows: Rows, fact: Fact, message: Message) -> None:
             late.cost_known = not accounts.priceless(message)
             _left_open(rows, fact, message)
         case AttemptReconciled():
-            _reconciled(rows, fact, message)
+            _reconciled(rows, message)
 
 
 def _settled(rows: Rows, fact: Fact, call: CallSettled) -> None:
@@ -173,8 +173,8 @@ def _left_open(rows: Rows, fact: Fact, call: CallSettled | CallWrittenOff) -> No
         rows.calls[call.run.tenant, call.run.run_id, name] = row
 
 
-def _reconciled(rows: Rows, fact: Fact, found: AttemptReconciled) -> None:
-    _run(rows, fact, found.run)
+def _reconciled(rows: Rows, found: AttemptReconciled) -> None:
+    """Give an attempt the row of what was found of it. Of where its run is this says nothing."""
     name = f"{found.purpose}.{found.call}.attempt.{found.attempt}"
     settled_us = _us(found.settled_at)
     row = _row(found.run, name, found.purpose, found.settled_at.astimezone(UTC).date().isoformat(), settled_us)

@@ -414,7 +414,7 @@ def _in_state(state: str) -> ColumnElement[bool]:
 
 
 def _write(connection: Connection, rows: Rows) -> None:
-    touched = {*rows.runs, *rows.started}
+    touched = {*rows.runs, *rows.started, *((tenant, run_id) for tenant, run_id, _ in rows.calls)}
     if rows.runs:
         _upsert(connection, schema.runs, [_fields(row) for row in rows.runs.values()], ("tenant", "run_id"))
     if rows.calls:

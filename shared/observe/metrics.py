@@ -77,6 +77,11 @@ MODEL_GONE = Gauge(
     ["provider", "model"],
 )
 
+# The door. 401s rising: a key was rotated, or somebody tries keys. `limited` rising: a key or tenant is at its limit.
+REFUSED_AT_DOOR = Counter("segue_requests_refused_total", "Requests refused for who they are from.", ["status"])
+LIMITED = Counter("segue_requests_limited_total", "Runs not begun because a limit is used up.", ["code"])
+BUDGET_REFUSALS = Counter("segue_calls_over_budget_total", "Calls not made because a budget is used up.")
+
 # Work. `pending` growing with places taken: scale the service; redeliveries: something dies or stalls.
 TAKEN = Counter("segue_messages_taken_total", "Messages taken from a consumer.", ["service", "feed"])
 SETTLED = Counter(

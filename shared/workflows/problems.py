@@ -79,6 +79,13 @@ def templates_in(queues: Sequence[Queue]) -> frozenset[str]:
     return named.union(*inner)
 
 
+def roles_of(queues: Sequence[Queue]) -> frozenset[str]:
+    """Return the roles that a workflow's tasks name, those of workflows inside it too."""
+    tasks = [task for queue in queues for task in queue.tasks]
+    inner = (roles_of(task.workflow) for task in tasks if task.workflow is not None)
+    return frozenset(task.model for task in tasks if task.model is not None).union(*inner)
+
+
 def json_path(location: Sequence[int | str]) -> str:
     """Return pydantic's location as a JSON path (RFC 9535)."""
     return "$" + "".join(_path_part(part) for part in location)

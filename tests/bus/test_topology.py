@@ -219,6 +219,19 @@ def test_the_log_is_republished_beside_itself() -> None:
     assert all(not overlap("segue.live.>", taken) for stream in STREAMS.values() for taken in stream.subjects or [])
 
 
+def test_a_change_of_a_key_is_heard_once_it_is_stored() -> None:
+    """By its name alone: what is in a record is read from the bucket."""
+    republish = BUCKETS["KV_keys"].republish
+    assert republish is not None
+    assert (republish.src, republish.dest, republish.headers_only) == ("$KV.keys.>", "segue.access.>", True)
+    assert subjects.record_of(subjects.access("key.abc")) == "key.abc"
+    assert all(not overlap("segue.access.>", taken) for stream in STREAMS.values() for taken in stream.subjects or [])
+
+
+def test_a_minutes_counter_is_kept_by_one_stream() -> None:
+    assert keepers(subjects.rate("key.abc", 29_000_000)) == ["RATES"]
+
+
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_everything_is_on_disk_on_as_many_servers_and_bounded_in_age_or_number(replicas: int) -> None:
     limits = Limits(
@@ -234,6 +247,12 @@ def test_everything_is_on_disk_on_as_many_servers_and_bounded_in_age_or_number(r
         assert stream.num_replicas == replicas
         if stream.name == "KV_registry":  # what people wrote does not age
             assert (stream.max_age, stream.max_msgs, stream.max_msgs_per_subject) == (0, 100_000, 64)
+        elif stream.name == "KV_keys":
+            assert (stream.max_age, stream.max_msgs, stream.discard) == (0, 20_000, DiscardPolicy.NEW)
+        elif stream.name == "KV_budgets":  # a month's sum has to outlive the month
+            assert (stream.max_age, stream.max_msgs) == (62 * 86_400, 80_000)
+        elif stream.name == "RATES":
+            assert (stream.max_age, stream.max_msgs_per_subject, stream.allow_msg_counter) == (180, 1, True)
         elif stream.name in {"KV_breakers", "KV_limits", "KV_cache"}:
             assert stream.max_age == {"KV_cache": 3_600}.get(stream.name, 86_400)
             assert 0 < (stream.max_msgs or 0) <= 100_000

@@ -323,7 +323,7 @@ def test_a_service_that_cannot_start_ends_the_start_with_its_words(tmp_path: Pat
 
 
 def test_an_address_that_is_not_of_this_machine_is_named(tmp_path: Path) -> None:
-    one = Running(tmp_path, SEGUE_HOST="203.0.113.1")  # of a network that nobody has (RFC 5737)
+    one = Running(tmp_path, SEGUE_HOST="203.0.113.1", SEGUE_AUTH="off")  # of a network that nobody has (RFC 5737)
     assert one.popen.wait(30) == 1
     assert "cannot listen on 203.0.113.1 (gateway): Cannot assign requested address; set SEGUE_HOST" in one.said()
 

@@ -95,6 +95,9 @@ def test_the_log_level_of_the_file_counts_until_the_variable_is_set() -> None:
         ("SEGUE_SIMULATOR_URL", "http://a b"),
         ("OPENROUTER_API_KEY", "two words"),
         ("GOOGLE_AI_API_KEY", "schlüssel"),
+        ("SEGUE_AUTH", "maybe"),
+        ("SEGUE_KEY_SECRET", "short"),
+        ("SEGUE_JWT_ALGORITHMS", "HS256"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(name: str, value: str) -> None:
@@ -125,10 +128,12 @@ def written_down() -> list[tuple[str, str]]:
 READ_BY_ONE_SERVICE = {
     "SEGUE_MAX_BODY_BYTES",
     "SEGUE_MAX_WAITING",
+    "SEGUE_MAX_CONNECTIONS",
+    "SEGUE_API_KEY",
     "SEGUE_CORS_ORIGINS",
     *(f"SEGUE_EXECUTOR_PLACES_{lane.name}" for lane in Lane),
 }
-"""What concerns a single service, read in its own `app.py`."""
+"""Sizes of a single service, read in its own `app.py`; and the key that the command line sends."""
 
 
 def test_the_example_has_every_variable_with_its_default() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from shared.contracts import cache, callbacks, commands, events, health, hints, registry
+from shared.contracts import access, cache, callbacks, commands, events, health, hints, registry
 from shared.contracts.conversation import Conversation, Parameters
 from shared.contracts.ids import Category, Lane, Priority, Purpose, Verb
 from shared.contracts.message import ChatMessage, Fault, Message, Run, ToolCall, Usage
@@ -44,6 +44,8 @@ RUNS = st.builds(
     session_id=maybe(TOKENS),
     born_at=TIMES,
     deadline_at=TIMES,
+    key=maybe(TOKENS),
+    places=maybe(some(TEXTS)),
 )
 USAGES = st.builds(Usage, prompt_tokens=COUNTS, completion_tokens=COUNTS, cached_tokens=COUNTS, reasoning_tokens=COUNTS)
 FAULTS = st.builds(
@@ -217,7 +219,47 @@ SETTLED = st.builds(
     spent=SPENTS,
 )
 
+ALLOWANCES = st.builds(
+    access.Allowance,
+    requests_per_minute=maybe(COUNTS),
+    concurrent_runs=maybe(COUNTS),
+    tokens_per_day=maybe(COUNTS),
+    usd_per_day=maybe(AMOUNTS),
+    usd_per_month=maybe(AMOUNTS),
+    models=maybe(some(TEXTS)),
+    priority=maybe(st.sampled_from(Priority)),
+)
+KEY_IDS = st.text("abcxyz234567", min_size=16, max_size=16)
+DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
+
 MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
+    access.ApiKey: st.builds(
+        access.ApiKey,
+        id=KEY_IDS,
+        name=TEXTS,
+        tenant=TOKENS,
+        scopes=some(st.sampled_from(access.Scope)),
+        allowance=ALLOWANCES,
+        digest=DIGESTS,
+        last4=TEXTS,
+        earlier=maybe(st.builds(access.EarlierSecret, digest=DIGESTS, last4=TEXTS, until=TIMES)),
+        created_at=TIMES,
+        by=TEXTS,
+        expires_at=maybe(TIMES),
+        rotated_at=maybe(TIMES),
+        revoked_at=maybe(TIMES),
+    ),
+    access.Tenant: st.builds(access.Tenant, name=TOKENS, allowance=ALLOWANCES, note=TEXTS, written_at=TIMES, by=TEXTS),
+    access.Account: st.builds(
+        access.Account,
+        day=TEXTS,
+        month=TEXTS,
+        day_nano_usd=COUNTS,
+        day_tokens=COUNTS,
+        month_nano_usd=COUNTS,
+        held=st.dictionaries(TEXTS, st.builds(access.Hold, nano_usd=COUNTS, tokens=COUNTS, until=TIMES), max_size=3),
+    ),
+    access.Places: st.builds(access.Places, runs=st.dictionaries(TOKENS, TIMES, max_size=3)),
     hints.TextDelta: st.builds(
         hints.TextDelta, call=TOKENS, attempt=ORDINALS, offset=COUNTS, text=TEXTS, restart=st.booleans()
     ),

@@ -7,10 +7,11 @@ from typing import Any
 
 from websockets.asyncio.client import connect
 
+from shared.bus.accounts import Publisher
 from tests.e2e.test_run_events import begun, follow
 from tests.system import System, eventually
 
-SLOWLY = {"name": "zero", "per_token_ms": 60, "tokens_per_chunk": 2}
+SLOWLY = {"name": "zero", "per_token_ms": 150, "tokens_per_chunk": 2}
 QUESTION = "Tell me at length why people travel by night train, and what they save by that."
 FLOW = {"workflow": [{"type": "inline", "tasks": [{"model": "fast_ai", "prompt": QUESTION, "output_variable": "a"}]}]}
 
@@ -58,10 +59,9 @@ async def test_who_comes_late_has_the_whole_text_though_the_executor_dies(tmp_pa
         assert late.first is not None
         assert (late.first["offset"], late.first["attempt"]) == (0, 1)
         assert len(late.first["text"]) > 10, "the text so far, in one piece"
-        old = system.running("executor")[0]
-        await system.ready(system.start("executor"))
         assert not early.reading.done()
-        old.kill()
+        system.running("executor")[0].kill()
+        await system.ready(system.start("executor"))
 
         async def begun_again() -> bool:
             return bool(early.restarts)
@@ -81,8 +81,11 @@ async def test_who_comes_late_has_the_whole_text_though_the_executor_dies(tmp_pa
 
 
 async def test_what_is_begun_in_the_background_is_followed_like_any_other(tmp_path: Path) -> None:
-    """`async: true`, then its `events_url` from the middle, cut off, and taken up again behind the last id."""
-    async with System(tmp_path) as system:
+    """`async: true`, then its `events_url` from the middle, cut off, and taken up again behind the last id.
+
+    With a user for each service, which may say and hear no more than its work needs.
+    """
+    async with System(tmp_path, publishers=[Publisher("acme", "acme-app", "acme-password")]) as system:
         await slowly(system)
         begun = await system.post("/chat", {"message": QUESTION, "async": True})
         assert begun.status_code == 202

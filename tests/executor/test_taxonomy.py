@@ -110,6 +110,9 @@ ours run|ended logical run_ended -
 ours call|settled|by|others|meanwhile logical claim_lapsed -
 ours our|own|limit|until|past|the|deadline transient limit_reached -
 ours model|left|alone,|and|all|that|stand|in transient breaker_open -
+ours the|budget|of|its|key|or|tenant|is|used|up resource budget_exceeded -
+ours a|budget|in|US|dollars,|and|no|price|of|the|model persistent price_unknown -
+ours a|role|that|its|key|or|tenant|may|not|ask logical model_not_allowed -
 ours no|provider|for|the|role persistent no_provider -
 ours role|not|configured logical unknown_role -
 ours command|unreadable logical unreadable_command -

@@ -9,6 +9,9 @@ import uvicorn
 
 from services.gateway.app import application
 from services.gateway.bounds import Bounds
+from services.gateway.http.patience import Patient, patient
+from services.gateway.identification import Identification
+from services.gateway.keeping import Keeping
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.origins import Origins
 from shared.config.operation import WorkflowLimits
@@ -54,11 +57,29 @@ def listings(timeout_s: float = 20) -> Listings:
 
 @asynccontextmanager
 async def serving(
-    url: str, *, timeout_s: float = 20, origins: Origins | None = None, **bounds: int
+    url: str,
+    *,
+    timeout_s: float = 20,
+    identification: Identification | None = None,
+    keeping: Keeping | None = None,
+    origins: Origins | None = None,
+    http: type[Patient] | None = None,
+    **bounds: int,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve one gateway; yields a client for it."""
-    app = application(url, listings(timeout_s), Bounds(**bounds), origins=origins)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="on", log_config=None, access_log=False)
+    app_bounds = Bounds(**bounds)
+    app = application(
+        url, listings(timeout_s), app_bounds, identification=identification, keeping=keeping, origins=origins
+    )
+    config = uvicorn.Config(
+        app,
+        http=http or patient(app_bounds.connections),
+        host="127.0.0.1",
+        port=0,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+    )
     config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

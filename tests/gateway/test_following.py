@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from services.gateway.following import following
+from services.gateway.pages import Pages
 from shared.contracts.ids import Category
 from shared.contracts.message import Run
 from shared.transcript import Piece
@@ -170,7 +171,7 @@ async def test_a_reader_that_does_not_read_keeps_little_and_catches_up(stage: St
         run = Run.model_validate({"run_id": "r1", "tenant": "default", **times()})
         await backstage.attempt(run, "0-0")
         await backstage.knows(run, "0-0", 1, piece * count, most=100_000)
-        async with following(backstage.bus, "default", "r1", tokens=True) as there:
+        async with following(Pages(backstage.bus), "default", "r1", tokens=True) as there:
             batches = there.batches()
             seen = [one for one in await anext(batches)]
             await anext(batches)

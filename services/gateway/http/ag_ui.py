@@ -66,7 +66,7 @@ class Answering(Response):
         try:
             async with (
                 gateway.waiting.place(),
-                following(gateway.bus, run.tenant, run.run_id, tokens=True) as there,
+                following(gateway.pages, run.tenant, run.run_id, tokens=True) as there,
             ):
                 with bound(run_id=run.run_id):
                     past = await gateway.runs.past(self._birth)

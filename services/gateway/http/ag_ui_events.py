@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from services.gateway.following import Fact
 from services.gateway.http.answers import to_chat
+from services.gateway.pages import Fact
 from services.gateway.texts import Said
 from shared.contracts.events import RunEnded
 from shared.transcript import Restart

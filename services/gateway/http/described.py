@@ -5,15 +5,23 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from services.gateway.http.scopes import OPEN
+
 FAILURE: Final = {"$ref": "#/components/schemas/Failure"}
+GUARDED: Final = {
+    401: "No credential that counts: `WWW-Authenticate` and `detail` say what to send.",
+    403: "The credential lacks the scope, or may not have this model asked.",
+    429: "A limit of the key or the tenant is used up: come back after `Retry-After` seconds.",
+}
 ANYWHERE: Final = {503: "The bus is away, or something is full: come back after `Retry-After` seconds."}
+OVER_BUDGET: Final = {402: "A budget in US dollars is used up: come back after `Retry-After` seconds."}
 WITH_BODY: Final = {
     408: "The body did not come in time.",
     413: "The body is too large.",
     415: "The body is not announced as JSON.",
     422: "The body is not valid: every problem with its JSON path.",
 }
-WAITED_FOR: Final = frozenset({"409", "413", "422", "429", "502", "503", "504"})
+WAITED_FOR: Final = frozenset({"402", "403", "409", "413", "422", "429", "502", "503", "504"})
 """Statuses of runs that did not succeed, and of requests that were refused before there was a run."""
 
 
@@ -32,11 +40,22 @@ def install(app: FastAPI) -> None:
 
 def complete(described: dict[str, Any]) -> None:
     """Add to a description what its routes do not say themselves."""
+    described.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token (docs/security.md)."},
+        "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
     for path, operations in described["paths"].items():
         if path.startswith("/v1/"):
             continue  # errors have OpenAI's form there
         for operation in operations.values():
             _add(operation["responses"], ANYWHERE)
+            if path not in OPEN:
+                _add(operation["responses"], GUARDED)
+                operation["security"] = [{"bearer": []}, {"key": []}]
+            if "402" not in operation["responses"] and any(
+                status in operation["responses"] for status in ("502", "504")
+            ):
+                _add(operation["responses"], OVER_BUDGET)
             if "requestBody" in operation:
                 _add(operation["responses"], WITH_BODY)
             for status, response in operation["responses"].items():

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from services.gateway.admission import OverLimit
 from services.gateway.http.openai import failures
 from services.gateway.runs import KeyReused, NoEndInTime
 from services.gateway.waiting import Stopping, TooManyWaiting
@@ -55,13 +56,14 @@ def failure(
     run_id: str | None = None,
     headers: Mapping[str, str] | None = None,
     path: str = "",
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return the answer of an error: in OpenAI's form where its clients ask (`path`)."""
+    """Return the answer of an error: in OpenAI's form where its clients ask (`path`), else with `more` in it."""
     if failures.is_ours(path):
         failing = failures.of_detail(status, detail, run_id)
         return Response(failing.body(), failing.status, {**failing.headers(), **(headers or {})}, JSON)
     body = {"detail": detail} if run_id is None else {"detail": detail, "run_id": run_id}
-    return Response(to_json(body), status, headers, JSON)
+    return Response(to_json({**body, **(more or {})}), status, headers, JSON)
 
 
 def run_of(request: Request) -> str | None:
@@ -85,6 +87,8 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
                 "the system's queue is full; wait, then send the request again: nothing was kept",
                 _after(error.retry_after_s),
             )
+        case OverLimit():
+            return error.status, str(error), _after(error.retry_after_s)
         case TooManyWaiting():
             return 503, f"{error}; send the request again in a moment: nothing was kept", _after(1)
         case Stopping():
@@ -142,6 +146,14 @@ async def _on_bus(request: Request, error: Exception) -> Response:
     return failure(status, detail, run_id=run_id, headers=headers, path=request.url.path)
 
 
+async def _limited(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OverLimit)
+    request.scope["state"].pop("run_id", None)  # nothing was begun
+    status, detail, headers = said_of(error)
+    kept = {"error": {"type": "resource", "code": error.code, "message": detail, "param": None}}
+    return failure(status, detail, headers=headers, path=request.url.path, more=kept)
+
+
 async def _gone(request: Request, __: Exception) -> Response:
     return failure(400, "the connection was closed before the body had come", path=request.url.path)
 
@@ -157,6 +169,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(405, _not_routed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(OverLimit, _limited)
     for kind in (BusError, Unreadable, KeyReused, NoEndInTime, TooManyWaiting, Stopping):
         app.add_exception_handler(kind, _on_bus)
     app.add_exception_handler(Exception, _bug)

@@ -1,29 +1,28 @@
 """Who asks, and which run a request is."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from starlette.requests import HTTPConnection, Request
 
 from services.gateway.births import Identity
 from services.gateway.http.errors import Refusal
-from shared.contracts.ids import DEFAULT_TENANT, TenantId, new_run_id, run_id_of_key
+from services.gateway.principal import EVERYBODY, Principal
+from shared.contracts.ids import new_run_id, run_id_of_key
 
 LONGEST_KEY = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Whom a request is from."""
-
-    tenant: TenantId
-
-
-_EVERYONE = Principal(DEFAULT_TENANT)
-
-
 def who(request: HTTPConnection) -> Principal:
-    """Return whom a request, or a WebSocket, is from. There is one tenant."""
-    return _EVERYONE
+    """Return whom a request, or a WebSocket, is from: by its credential, never by what it says of itself."""
+    found: Principal = request.scope.get("state", {}).get("principal", EVERYBODY)
+    return found
+
+
+def may_ask(request: HTTPConnection, roles: Iterable[str]) -> None:
+    """Refuse roles that a credential, or its tenant, may not have asked."""
+    refused = who(request).refused(roles)
+    if refused:
+        raise Refusal(403, f"{', '.join(refused)} may not be asked with this key, or by this tenant: use another model")
 
 
 def identity_of(request: Request) -> Identity:
@@ -35,9 +34,10 @@ def identity_of(request: Request) -> Identity:
 
 def identity_by(request: HTTPConnection, key: str | None) -> Identity:
     """Return which run is meant by a caller's idempotency key; a new one without a key."""
-    tenant = who(request).tenant
+    principal = who(request)
+    tenant = principal.tenant
     if key is None:
-        return Identity(tenant, new_run_id(), keyed=False)
+        return Identity(tenant, new_run_id(), keyed=False, principal=principal)
     if not 1 <= len(key) <= LONGEST_KEY or not key.isprintable():
         raise Refusal(422, f"an Idempotency-Key has 1 to {LONGEST_KEY} printable characters")
-    return Identity(tenant, run_id_of_key(tenant, key), keyed=True)
+    return Identity(tenant, run_id_of_key(tenant, key), keyed=True, principal=principal)

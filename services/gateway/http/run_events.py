@@ -15,12 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.following import Fact, following
+from services.gateway.following import following
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure
 from services.gateway.http.sse import Gone, Wire, event, watch_caller
+from services.gateway.pages import Fact
 from services.gateway.texts import Said, fields_of
 from services.gateway.waiting import Stopping
 from shared import subjects
@@ -95,7 +96,7 @@ class Followed(Response):
         try:
             async with (
                 gateway.waiting.place(),
-                following(gateway.bus, self._tenant, self._run_id, after=self._after, tokens=self._tokens) as there,
+                following(gateway.pages, self._tenant, self._run_id, after=self._after, tokens=self._tokens) as there,
             ):
                 watching = asyncio.create_task(watch_caller(receive, wire, there.ear))
                 try:
@@ -120,6 +121,6 @@ class Followed(Response):
 
 def _written(one: Fact | Said) -> bytes:
     if isinstance(one, Fact):
-        return event(one.kind, to_json(one.fields()), one.seq)
+        return event(one.kind, one.json, one.seq)
     name, fields = fields_of(one)
     return event(name, to_json(fields))

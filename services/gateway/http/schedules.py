@@ -15,7 +15,7 @@ from services.gateway.http.identity import who
 from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
 from services.gateway.http.template_models import ScheduleBody, ScheduleDeleted, SchedulesAnswer, ScheduleWritten
-from services.gateway.http.templates import BY, NAME, SHOWN, known, named
+from services.gateway.http.templates import NAME, SHOWN, known, named
 from shared.contracts.registry import Schedule, ScheduleState
 from shared.registry.filling import filled
 from shared.registry.schedules import BadSchedule, TooManySchedules
@@ -67,7 +67,7 @@ async def write(request: Request, name: str) -> Response:
             name=name,
             version=version,
             written_at=datetime.now(UTC),
-            by=BY,
+            by=who(request).name,
             **{field: getattr(asked, field) for field in ScheduleWritten.model_fields},
         )
 
@@ -86,7 +86,7 @@ async def write(request: Request, name: str) -> Response:
 async def delete(request: Request, name: str) -> Response:
     """Stop and forget a schedule. Runs that it began go on."""
     found = await _known(request, name)
-    await gateway_of(request).schedules.delete(found, by=BY)
+    await gateway_of(request).schedules.delete(found, by=who(request).name)
     return show(ScheduleDeleted(name=name))
 
 

@@ -115,7 +115,7 @@ async def write(request: Request, name: str) -> Response:
     try:
         template = read_template(body, catalogue)
         _knows_itself(name, template, catalogue)
-        written = await gateway.book.write(tenant, name, body, expected=expected(request), by=BY)
+        written = await gateway.book.write(tenant, name, body, expected=expected(request), by=who(request).name)
     except BadTemplate as bad:
         raise Refusal(422, bad.problems) from bad
     except VersionMismatch as mismatch:
@@ -145,7 +145,7 @@ async def delete(request: Request, name: str) -> Response:
                 409, f"template {name!r} is started by schedules: {', '.join(users[:10])}; delete those first"
             )
     try:
-        now = await gateway.book.delete(tenant, name, expected=expected(request), by=BY)
+        now = await gateway.book.delete(tenant, name, expected=expected(request), by=who(request).name)
     except VersionMismatch as mismatch:
         raise Refusal(412, str(mismatch)) from mismatch
     return show(TemplateDeleted(name=name, now="file" if now is not None else None))

@@ -16,7 +16,7 @@ from services.gateway.http.answers import to_workflow
 from services.gateway.http.bodies import document
 from services.gateway.http.callbacks import callback_of
 from services.gateway.http.errors import Refusal
-from services.gateway.http.identity import identity_of, who
+from services.gateway.http.identity import identity_of, may_ask, who
 from services.gateway.http.models import BegunAnswer, Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
 from services.gateway.http.templates import catalogue_with, known
@@ -25,7 +25,7 @@ from shared.contracts.ids import Priority
 from shared.contracts.workflow import Workflow
 from shared.registry.filling import filled
 from shared.registry.templates import Offered
-from shared.workflows.problems import templates_in
+from shared.workflows.problems import roles_of, templates_in
 from shared.workflows.validation import Invalid, Problem, Valid, validate
 
 router = APIRouter(tags=["workflows"])
@@ -106,6 +106,7 @@ async def _run(
 ) -> Response:
     if isinstance(checked, Invalid):
         raise Refusal(422, checked.problems)
+    may_ask(request, roles_of(checked.workflow.workflow))
     birth = births.of_workflow(
         identity_of(request),
         checked.workflow,

@@ -11,7 +11,7 @@ from services.gateway import births
 from services.gateway.births import Birth
 from services.gateway.gateway import Gateway
 from services.gateway.http.errors import Refusal, invalid
-from services.gateway.http.identity import identity_of, who
+from services.gateway.http.identity import identity_of, may_ask, who
 from services.gateway.http.openai import filling, offer
 from services.gateway.http.openai.bodies import Asking
 from services.gateway.http.openai.messages import Wrong, question
@@ -22,7 +22,7 @@ from shared.contracts.commands import ChatRequest, PlanRun, SubmitRequest
 from shared.contracts.conversation import Conversation
 from shared.contracts.message import Run
 from shared.registry.filling import filled
-from shared.workflows.problems import templates_in
+from shared.workflows.problems import roles_of, templates_in
 from shared.workflows.validation import Invalid, Problem
 
 
@@ -44,6 +44,7 @@ async def birth_of(request: Request, gateway: Gateway, body: Asking, conversatio
         case Named():
             return await _of_template(request, gateway, body, conversation, chosen.template)
         case Role():
+            may_ask(request, [chosen.model.name])
             conversation = conversation.model_copy(update={"role": chosen.model.name})
         case Auto():
             pass
@@ -86,6 +87,7 @@ async def _of_template(
         raise Refusal(
             422, tuple(Problem(f"$.metadata{one.path[1:]}", one.code, one.message) for one in checked.problems)
         )
+    may_ask(request, roles_of(checked.workflow.workflow))
     return births.of_workflow(
         identity_of(request),
         checked.workflow,

@@ -15,7 +15,7 @@ from services.gateway.gateway import gateway_of
 from services.gateway.http.answering import REPLAYED
 from services.gateway.http.bodies import parsed
 from services.gateway.http.errors import JSON, Refusal
-from services.gateway.http.identity import identity_of
+from services.gateway.http.identity import identity_of, may_ask
 from services.gateway.http.models import Body
 from services.gateway.http.openai import offer
 from services.gateway.http.openai.asking import unknown
@@ -91,6 +91,7 @@ async def embed(request: Request) -> Response:
     )
     first = inputs[0] if isinstance(inputs[0], str) else f"{len(inputs[0])} tokens"
     more = f" (and {len(inputs) - 1} more)" if len(inputs) > 1 else ""
+    may_ask(request, [chosen.model.name])
     birth = births.of_chat(
         identity_of(request),
         ChatRequest(
