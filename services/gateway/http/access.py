@@ -38,13 +38,15 @@ class Access:
             await self._app(scope, receive, send)
             return
         if authenticator is None:
-            await self._refuse(failure(503, "starting", headers={"Retry-After": "1"}), scope, receive, send)
+            await self._refuse(
+                failure(503, "starting", headers={"Retry-After": "1"}, path=scope["path"]), scope, receive, send
+            )
             return
         credential = credential_of(scope["headers"])
         try:
             principal = await authenticator.principal_of(credential)
         except (NotKnown, TooManyTries, NoKeys, BusError) as error:
-            await self._refuse(_said(error, given=credential is not None), scope, receive, send)
+            await self._refuse(_said(error, given=credential is not None, path=scope["path"]), scope, receive, send)
             return
         if wanted not in principal.scopes:
             await self._refuse(_forbidden(principal, wanted.value), scope, receive, send)
@@ -86,7 +88,7 @@ def _answer(status: int, code: str, detail: str, headers: Mapping[str, str]) -> 
     return Response(to_json({"detail": detail, "error": error}), status, headers, JSON)
 
 
-def _said(error: Exception, *, given: bool) -> Response:
+def _said(error: Exception, *, given: bool, path: str) -> Response:
     """Return the answer to a credential that does not count, or that was not given at all. (RFC 6750)"""
     match error:
         case NotKnown():
@@ -99,7 +101,7 @@ def _said(error: Exception, *, given: bool) -> Response:
             told = "the identity provider's keys cannot be had (SEGUE_JWT_JWKS); the log says why"
             return _answer(503, "no_keys", told, {"Retry-After": "10"})
     status, detail, headers = said_of(error)
-    return failure(status, detail, headers=headers)
+    return failure(status, detail, headers=headers, path=path)
 
 
 def _forbidden(principal: Principal, wanted: str) -> Response:
