@@ -130,7 +130,7 @@ def application(
             projector=projector,
             started_at=monotonic(),
         )
-        door = Door(bus.client, gateway)
+        door = Door(bus.client, gateway, records)
         closing = [door.close]
         if live is not None and offering is not None:
             live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
