@@ -295,7 +295,7 @@ async def _nothing_unknown(system: System) -> bool:
 
 
 async def _in_budget(system: System, theirs: Mapping[Attempt, float]) -> bool:
-    """Whether the tenant's budget says what the provider does, nothing being held; attempts count whole nano-dollars."""
+    """Whether the tenant's budget says what the provider does, nothing held; attempts count whole nano-dollars."""
     used = (await system.http.get(f"{system.gateway.url}/admin/tenants/default")).json()["used"]
     away = abs(used["usd_this_month"] - sum(theirs.values()))
     return bool(used["held_usd"] == 0 and used["held_tokens"] == 0 and away <= len(theirs) * 1e-9)
