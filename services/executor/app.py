@@ -169,8 +169,9 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         await records.start()
         claims = Claims(bus, running, lambda: datetime.now(UTC), prices)
         bus.on_reconnect.append(claims.reconnected)
+        budgets = Budgets(bus, records, prices)
         reconciliation = Reconciliation(
-            bus, roster, providers.generations.for_route, claims, prices, lambda: datetime.now(UTC)
+            bus, roster, providers.generations.for_route, claims, prices, lambda: datetime.now(UTC), budgets.correct
         )
         executor = Executor(
             bus=bus,
@@ -192,7 +193,7 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             claims=claims,
             reconciliation=reconciliation,
             prices=prices,
-            budgets=Budgets(bus, records, prices),
+            budgets=budgets,
             caches=configuration.orchestration.cache_s > 0,
             concurrency=places_of(configuration),
         )

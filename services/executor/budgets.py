@@ -27,7 +27,7 @@ from shared.bus.errors import Unavailable
 from shared.config.providers import Route
 from shared.contracts.access import Account, Allowance
 from shared.contracts.commands import ExecuteCall
-from shared.contracts.events import AttemptStarted
+from shared.contracts.events import AttemptReconciled, AttemptStarted
 from shared.contracts.ids import Lane, Purpose
 from shared.contracts.message import Fault, Run
 from shared.observe import metrics
@@ -137,6 +137,16 @@ class Budgets:
     async def lost(self, started: AttemptStarted, purpose: Purpose) -> None:
         """Count what an attempt held whose executor died: it may have cost all of that. Idempotent."""
         await self._settle(started, purpose, None, None)
+
+    async def correct(self, fact: AttemptReconciled) -> None:
+        """Put right what an attempt was counted at, now that its provider has said what it took. Idempotent."""
+        name, now = _attempt(fact.run, fact.purpose, fact.call, fact.attempt), self.now()
+        nano_usd, tokens = accounts.nano(fact.cost_usd), fact.usage.total_tokens
+        for account, allowance in (await self.allowances(fact.run)).items():
+            if allowance.is_budget:
+                await self._change(
+                    account, lambda at: accounts.corrected(at, name, now, nano_usd=nano_usd, tokens=tokens)
+                )
 
     async def _settle(
         self, started: AttemptStarted, purpose: Purpose, nano_usd: int | None, tokens: int | None

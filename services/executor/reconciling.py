@@ -5,7 +5,7 @@ finds it sends them again. The bus keeps each until its time; waiting holds no p
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -61,6 +61,8 @@ class Reconciliation:
     claims: Claims
     prices: PriceBook
     now: Callable[[], datetime]
+    correct: Callable[[AttemptReconciled], Awaitable[None]]
+    """Puts the budgets right that counted an attempt without knowing its cost."""
 
     def asking(self, fact: F) -> F:
         """Return a fact with what it leaves open and can be asked after."""
@@ -173,7 +175,8 @@ class Reconciliation:
         subject = subjects.events(command.run.tenant, command.run.run_id).reconciled(
             command.purpose, command.call, attempt.attempt
         )
-        if await self.bus.log.exists(subject):
+        if (told := await self.bus.log.read(subject, AttemptReconciled)) is not None:
+            await self.correct(told)  # whoever wrote it may have died before
             return Done()
         if (verdict := await self._accounted(command)) is not None:
             return verdict
@@ -246,6 +249,7 @@ class Reconciliation:
         if written.mine:
             _count(written.fact, asked=command.asked + 1)
         point("executor.reconciled")
+        await self.correct(written.fact)
         return Done()
 
     async def _by_own_word(self, call: ExecuteCall | CallSettled, share: Share, settled_at: datetime | None) -> None:
@@ -267,6 +271,7 @@ class Reconciliation:
         facts = subjects.events(call.run.tenant, call.run.run_id)
         subject = facts.reconciled(call.purpose, call.call, share.attempt)
         written = await insist(lambda: self.bus.log.write(subject, fact), "settlement.waits")
+        await self.correct(written.fact)
         if written.mine:
             _count(fact, asked=0)
         elif abs(written.fact.cost_usd - fact.cost_usd) > 1e-9:

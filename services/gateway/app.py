@@ -45,6 +45,7 @@ from services.gateway.http import (
 )
 from services.gateway.http.access import Access
 from services.gateway.http.body_cap import BodyCap
+from services.gateway.http.cors import shared_with
 from services.gateway.http.envelope import Envelope
 from services.gateway.http.openai import chat as openai_chat
 from services.gateway.http.openai import embeddings as openai_embeddings
@@ -130,7 +131,7 @@ def application(
             projector=projector,
             started_at=monotonic(),
         )
-        door = Door(bus.client, gateway)
+        door = Door(bus.client, gateway, records)
         closing = [door.close]
         if live is not None and offering is not None:
             live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
@@ -194,7 +195,8 @@ def application(
     ):
         app.router.routes.extend(part.router.routes)  # as they are: an included router is one more layer a request
     described.install(app)
-    return Envelope(Access(BodyCap(app, bounds.body_bytes), guard))
+    whole: ASGIApp = Envelope(Access(BodyCap(app, bounds.body_bytes), guard))
+    return shared_with(whole, origins or Origins())
 
 
 def _now() -> datetime:

@@ -7,6 +7,7 @@ is says its subject, which the asker's account imports and cannot choose.
 import asyncio
 import contextlib
 import logging
+import re
 from collections import Counter
 from typing import Final
 
@@ -19,9 +20,13 @@ from pydantic import ValidationError
 from services.gateway import requests
 from services.gateway.gateway import Gateway
 from services.gateway.http.errors import Refusal, invalid, said_of
+from services.gateway.keys import accounts
+from services.gateway.principal import Principal
 from shared import subjects
+from shared.access.records import Records
 from shared.bus.errors import BusError
 from shared.contracts.door import Refused
+from shared.contracts.ids import TOKEN_PATTERN
 from shared.contracts.message import Part
 from shared.observe import metrics
 from shared.subjects import ROOT
@@ -33,12 +38,14 @@ PLACES: Final = 512
 """Questions being answered at once in one process, most of which wait for the bus."""
 PER_TENANT: Final = 128
 LATER_S: Final = 1.0
+TENANT: Final = re.compile(TOKEN_PATTERN.removesuffix("$"))
 
 
 class Door:
     """One a process, once the gateway is there."""
 
-    def __init__(self, client: Client, gateway: Gateway) -> None:
+    def __init__(self, client: Client, gateway: Gateway, records: Records) -> None:
+        self._records = records
         self._client = client
         self._gateway = gateway
         self._subscription: Subscription | None = None
@@ -75,7 +82,10 @@ class Door:
 
     async def _serve(self, msg: Msg, tenant: str, said: tuple[str, ...]) -> None:
         try:
-            answer = await requests.answered(self._gateway, tenant, said, msg.data, msg.headers or {})
+            # The account's tenant has the limits that it has over HTTP.
+            limits = await accounts(self._records, tenant) if TENANT.fullmatch(tenant) else ()
+            asks = Principal(tenant, accounts=limits, name="an outside system")
+            answer = await requests.answered(self._gateway, asks, said, msg.data, msg.headers or {})
         except ValidationError as error:
             answer = _refused(invalid(error))
         except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""Which web pages may open a WebSocket here: those of this host, and those that the operator lists. Pure.
+"""Which web pages may read our answers and open a WebSocket here: our own, and those that the operator lists. Pure.
 
 Browsers open sockets to any host for any page, with what they know of the user (cross-site WebSocket hijacking); what
 they always send is where the page is from. Whoever sends no origin is no browser.

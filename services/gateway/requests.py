@@ -18,6 +18,7 @@ from services.gateway.http.run_models import Wanted
 from services.gateway.http.run_view import state_of, waits_for, waits_until
 from services.gateway.http.runs import fits
 from services.gateway.http.templates import catalogue_with, known
+from services.gateway.principal import Principal
 from shared import subjects
 from shared.contracts.answer import answer_of, piece_of
 from shared.contracts.commands import ChatRequest, ControlRun, DeadlinePassed
@@ -38,7 +39,7 @@ from shared.contracts.message import Part, Run
 from shared.contracts.workflow import Workflow
 from shared.registry.filling import filled
 from shared.topology import FINISHES
-from shared.workflows.problems import templates_in
+from shared.workflows.problems import roles_of, templates_in
 from shared.workflows.validation import Invalid, Problem, validate
 
 KINDS: Final = frozenset({"chat", "workflow", "template", "control", "read"})
@@ -51,18 +52,19 @@ P = TypeVar("P", bound=Part)
 
 
 async def answered(
-    gateway: Gateway, tenant: TenantId, said: tuple[str, ...], body: bytes, headers: Mapping[str, str]
+    gateway: Gateway, principal: Principal, said: tuple[str, ...], body: bytes, headers: Mapping[str, str]
 ) -> Part:
-    """Return the answer to a question. Raises `Refusal`, `ValidationError`, `BusError`, `KeyReused`."""
+    """Return the answer to a question. Raises `Refusal`, `OverLimit`, `ValidationError`, `BusError`, `KeyReused`."""
+    tenant = principal.tenant
     if _TOKEN.fullmatch(tenant) is None:
         raise Refusal(422, f"{tenant[:80]!r} is no tenant's name")
     match said:
         case ("chat",):
-            return await _chat(gateway, tenant, _read(body, tenant, AskChat), headers)
+            return await _chat(gateway, principal, _read(body, tenant, AskChat), headers)
         case ("workflow",):
-            return await _workflow(gateway, tenant, _read(body, tenant, AskWorkflow), headers)
+            return await _workflow(gateway, principal, _read(body, tenant, AskWorkflow), headers)
         case ("template", name):
-            return await _template(gateway, tenant, name, _read(body, tenant, AskTemplate), headers)
+            return await _template(gateway, principal, name, _read(body, tenant, AskTemplate), headers)
         case ("control", run_id, verb):
             return await _control(gateway, tenant, run_id, verb, _read(body or b"{}", tenant, AskControl))
         case ("read", run_id):
@@ -92,18 +94,19 @@ def _read(body: bytes, tenant: TenantId, kind: type[P]) -> P:
     return kind.model_validate(document)
 
 
-def _identity(tenant: TenantId, headers: Mapping[str, str]) -> Identity:
+def _identity(principal: Principal, headers: Mapping[str, str]) -> Identity:
     """Return which run a request is: a message id makes a repeated one the same run."""
+    tenant = principal.tenant
     key = next((headers[name] for name in KEYS if headers.get(name)), None)
     if key is None:
-        return Identity(tenant, new_run_id(), keyed=False)
+        return Identity(tenant, new_run_id(), keyed=False, principal=principal)
     if len(key) > LONGEST_KEY or not key.isprintable():
         raise Refusal(422, f"a {KEYS[0]} has 1 to {LONGEST_KEY} printable characters")
-    return Identity(tenant, run_id_of_key(tenant, key), keyed=True)
+    return Identity(tenant, run_id_of_key(tenant, key), keyed=True, principal=principal)
 
 
-async def _chat(gateway: Gateway, tenant: TenantId, asked: AskChat, headers: Mapping[str, str]) -> Begun:
-    identity = _identity(tenant, headers)
+async def _chat(gateway: Gateway, principal: Principal, asked: AskChat, headers: Mapping[str, str]) -> Begun:
+    tenant, identity = principal.tenant, _identity(principal, headers)
     session_id = asked.session_id
     if session_id is None:
         session_id = births.session_of(identity.run_id) if identity.keyed else new_session_id()
@@ -124,28 +127,29 @@ async def _chat(gateway: Gateway, tenant: TenantId, asked: AskChat, headers: Map
     return await _begun(gateway, birth)
 
 
-async def _workflow(gateway: Gateway, tenant: TenantId, asked: AskWorkflow, headers: Mapping[str, str]) -> Begun:
+async def _workflow(gateway: Gateway, principal: Principal, asked: AskWorkflow, headers: Mapping[str, str]) -> Begun:
     document: dict[str, Any] = {"workflow": asked.workflow, "variables": asked.variables}
-    checked = validate(document, await catalogue_with(gateway, tenant, document))
+    checked = validate(document, await catalogue_with(gateway, principal.tenant, document))
     if isinstance(checked, Invalid):
         raise Refusal(422, checked.problems)
-    return await _run(gateway, tenant, asked, checked.workflow, headers)
+    return await _run(gateway, principal, asked, checked.workflow, headers)
 
 
 async def _template(
-    gateway: Gateway, tenant: TenantId, name: str, asked: AskTemplate, headers: Mapping[str, str]
+    gateway: Gateway, principal: Principal, name: str, asked: AskTemplate, headers: Mapping[str, str]
 ) -> Begun:
+    tenant = principal.tenant
     offered = await known(gateway, tenant, name)
     inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
     checked = filled(offered.template, asked.variables, gateway.catalogue, inner)
     if isinstance(checked, Invalid):
         raise Refusal(422, checked.problems)
-    return await _run(gateway, tenant, asked, checked.workflow, headers, name=offered.name, version=offered.version)
+    return await _run(gateway, principal, asked, checked.workflow, headers, name=offered.name, version=offered.version)
 
 
 async def _run(
     gateway: Gateway,
-    tenant: TenantId,
+    principal: Principal,
     asked: AskWorkflow | AskTemplate,
     workflow: Workflow,
     headers: Mapping[str, str],
@@ -153,15 +157,18 @@ async def _run(
     name: str | None = None,
     version: int | None = None,
 ) -> Begun:
+    refused = principal.refused(roles_of(workflow.workflow))
+    if refused:
+        raise Refusal(403, f"{', '.join(refused)} may not be asked by this tenant: use another model")
     birth = births.of_workflow(
-        _identity(tenant, headers),
+        _identity(principal, headers),
         workflow,
         template=name,
         version=version,
         priority=asked.priority,
         now=datetime.now(UTC),
         timeout_s=asked.timeout_s or gateway.listings.timeout_s,
-        callback=callback_of(gateway, tenant, asked.callback_url),
+        callback=callback_of(gateway, principal.tenant, asked.callback_url),
     )
     return await _begun(gateway, birth)
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from shared.contracts.access import Account, Allowance, Hold, Places
+from shared.contracts.access import Account, Allowance, Guess, Hold, Places
 
 NANO: Final = 1_000_000_000
 MOST_HELD: Final = 1_000
 """Attempts of one account at the same time: its record stays small."""
 MOST_RUNS: Final = 5_000
+MOST_GUESSED: Final = 500
+"""Attempts of one account whose count may still be put right: of more, the oldest stay as they were counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,14 @@ def today(account: Account | None, now: datetime) -> Account:
     if found.day != day:
         changed |= {"day": day, "day_nano_usd": 0, "day_tokens": 0}
     if found.month != month:
-        changed |= {"month": month, "month_nano_usd": 0}
+        changed |= {"month": month, "month_nano_usd": 0, "guessed": {}}
     found = found.model_copy(update=changed) if changed else found
     dead = {name: one for name, one in found.held.items() if one.until < now}
     if dead:
         rest = {name: one for name, one in found.held.items() if name not in dead}
-        lost = Wanted(sum(one.nano_usd for one in dead.values()), sum(one.tokens for one in dead.values()))
-        found = _counted(found.model_copy(update={"held": rest}), lost)
+        found = found.model_copy(update={"held": rest})
+        for name, one in dead.items():
+            found = _guessed(found, ".".join(name.split(".")[:4]), Wanted(one.nano_usd, one.tokens))
     return found
 
 
@@ -126,10 +129,29 @@ def settle(
     most = max((account.held[name] for name in names), key=lambda one: (one.nano_usd, one.tokens))
     rest = {name: one for name, one in account.held.items() if name not in names}
     found = today(account.model_copy(update={"held": rest}), now)
-    return _counted(
-        found,
-        Wanted(most.nano_usd if nano_usd is None else nano_usd, most.tokens if tokens is None else tokens),
-    )
+    spent = Wanted(most.nano_usd if nano_usd is None else nano_usd, most.tokens if tokens is None else tokens)
+    return _counted(found, spent) if nano_usd is not None and tokens is not None else _guessed(found, attempt, spent)
+
+
+def corrected(account: Account | None, attempt: str, now: datetime, *, nano_usd: int, tokens: int) -> Account | None:
+    """Put what an attempt did take in the place of what it was counted at; None: nothing was guessed of it.
+
+    What it still holds is settled. A day or a month that is over stays as it was.
+    """
+    if (settled := settle(account, attempt, now, nano_usd=nano_usd, tokens=tokens)) is not None:
+        return settled
+    if account is None or (guess := account.guessed.get(attempt)) is None:
+        return None
+    rest = {name: one for name, one in account.guessed.items() if name != attempt}
+    found = today(account.model_copy(update={"guessed": rest}), now)
+    less_usd, less_tokens = guess.nano_usd - nano_usd, guess.tokens - tokens
+    changed: dict[str, object] = {}
+    if guess.month == found.month:
+        changed["month_nano_usd"] = max(0, found.month_nano_usd - less_usd)
+    if guess.day == found.day:
+        changed["day_nano_usd"] = max(0, found.day_nano_usd - less_usd)
+        changed["day_tokens"] = max(0, found.day_tokens - less_tokens)
+    return found.model_copy(update=changed)
 
 
 def release(account: Account | None, name: str) -> Account | None:
@@ -137,6 +159,13 @@ def release(account: Account | None, name: str) -> Account | None:
     if account is None or name not in account.held:
         return None
     return account.model_copy(update={"held": {key: one for key, one in account.held.items() if key != name}})
+
+
+def _guessed(account: Account, attempt: str, spent: Wanted) -> Account:
+    """Count what nobody knows, and remember at what."""
+    guess = Guess(nano_usd=spent.nano_usd, tokens=spent.tokens, day=account.day, month=account.month)
+    kept = list({**account.guessed, attempt: guess}.items())[-MOST_GUESSED:]
+    return _counted(account.model_copy(update={"guessed": dict(kept)}), spent)
 
 
 def _counted(account: Account, spent: Wanted) -> Account:

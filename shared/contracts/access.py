@@ -101,6 +101,15 @@ class Hold(Part):
     """Its executor has settled it by then, or is dead."""
 
 
+class Guess(Part):
+    """What an attempt was counted at because nobody knew what it took: put right when that is found out."""
+
+    nano_usd: NanoUsd = 0
+    tokens: NonNegativeInt = 0
+    day: str
+    month: str
+
+
 class Account(Message):
     """What a key or a tenant has used. In the bucket `budgets` under `money.<key|tenant>.<name>`; by the executors."""
 
@@ -112,6 +121,8 @@ class Account(Message):
     month_nano_usd: NanoUsd = 0
     held: dict[str, Hold] = Field(default_factory=dict)
     """By attempt and claim: `<run>.<purpose>.<call>.<attempt>.<claim>`."""
+    guessed: dict[str, Guess] = Field(default_factory=dict)
+    """By attempt, what was counted whole and may be put right yet."""
 
 
 class Places(Message):

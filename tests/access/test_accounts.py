@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.access.accounts import (
+    MOST_GUESSED,
     MOST_HELD,
     Held,
     Later,
     Over,
     Wanted,
+    corrected,
     hold,
     left,
     nano,
@@ -200,3 +202,48 @@ def test_a_run_has_one_place_and_gives_it_back_once() -> None:
     assert left(one, "a") == Places()
     assert left(Places(), "a") is None
     assert left(None, "a") is None
+
+
+def test_what_was_counted_by_guess_is_put_right_once() -> None:
+    """Lost with its executor it counts whole; found out, what it took; saying so again changes nothing."""
+    lost = settle(holding(None, "r.task.0-0.1.e.c", 0.6, tokens=500), "r.task.0-0.1", NOON, nano_usd=None, tokens=None)
+    assert lost is not None
+    assert (usd(lost.day_nano_usd), lost.day_tokens) == (0.6, 500)
+    right = corrected(lost, "r.task.0-0.1", NOON, nano_usd=nano(0.1), tokens=70)
+    assert right is not None
+    assert (usd(right.day_nano_usd), usd(right.month_nano_usd), right.day_tokens) == (0.1, 0.1, 70)
+    assert corrected(right, "r.task.0-0.1", NOON, nano_usd=nano(0.1), tokens=70) is None
+
+
+def test_what_nobody_came_back_for_is_put_right_too() -> None:
+    """Counted whole after its time; while it is still held, what is found out settles it."""
+    held = holding(None, "r.task.0-0.1.e.c", 0.6)
+    after = today(held, LATER + timedelta(seconds=1))
+    assert (usd(after.day_nano_usd), after.held) == (0.6, {})
+    right = corrected(after, "r.task.0-0.1", LATER, nano_usd=0, tokens=0)
+    assert right is not None
+    assert (right.day_nano_usd, right.month_nano_usd) == (0, 0)
+    early = corrected(held, "r.task.0-0.1", NOON, nano_usd=nano(0.2), tokens=0)
+    assert early is not None
+    assert (usd(early.day_nano_usd), early.held) == (0.2, {})
+
+
+def test_a_day_that_is_over_stays_as_it_was_and_its_month_is_put_right() -> None:
+    lost = settle(holding(None, "r.task.0-0.1.e.c", 0.6), "r.task.0-0.1", NOON, nano_usd=None, tokens=None)
+    tomorrow = NOON + timedelta(days=1)
+    spent = settle(holding(lost, "r.task.0-0.2.e.c", 0.3), "r.task.0-0.2", tomorrow, nano_usd=nano(0.3), tokens=0)
+    right = corrected(spent, "r.task.0-0.1", tomorrow, nano_usd=nano(0.1), tokens=0)
+    assert right is not None
+    assert (usd(right.day_nano_usd), round(usd(right.month_nano_usd), 9)) == (0.3, 0.4)
+    next_month = NOON + timedelta(days=5)
+    assert corrected(today(lost, next_month), "r.task.0-0.1", next_month, nano_usd=0, tokens=0) is None
+
+
+def test_only_so_many_guesses_are_remembered() -> None:
+    account: Account | None = None
+    for number in range(MOST_GUESSED + 5):
+        name = f"r.task.{number}-0.1"
+        account = settle(holding(account, f"{name}.e.c", 1e-6), name, NOON, nano_usd=None, tokens=None)
+    assert account is not None
+    assert len(account.guessed) == MOST_GUESSED
+    assert "r.task.0-0.1" not in account.guessed

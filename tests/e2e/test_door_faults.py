@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
+from shared.access.book import KeyBook
 from shared.bus.accounts import Publisher
+from shared.bus.connection import open_bus
+from shared.contracts.access import Allowance, Tenant
 from shared.topology import Limits
 from tests.system import System, eventually
 
@@ -132,3 +136,29 @@ async def test_without_a_gateway_nobody_pretends(tmp_path: Path) -> None:
         begun = await insist(client, "segue.chat", {"message": "x"}, "x")
         await eventually(lambda: completed(client, begun["run_id"]))
         await client.close()
+
+
+async def test_a_tenants_limits_hold_at_this_door_too(tmp_path: Path) -> None:
+    """Requests a minute, and roles that it may not ask: told with when to come back; other tenants go on."""
+    rival = Publisher("rival", "rival-app", "rival-password")
+    async with System(tmp_path, publishers=[ACME, rival]) as system:
+        bus, now = await open_bus(system.client), datetime.now(UTC)
+        allowance = Allowance(requests_per_minute=0, models=("medium_ai",))
+        await KeyBook(bus, (), lambda: now).write_tenant(
+            Tenant(name="acme", allowance=allowance, written_at=now, by="a test")
+        )
+        client = await outside(system)
+
+        async def limited() -> bool:
+            return (await once(client, "segue.chat", {"message": "x"})).get("status") == 429
+
+        await eventually(limited)
+        refused = await once(client, "segue.chat", {"message": "x"})
+        assert (refused["ok"], refused["retry_after_s"] > 0) == (False, True)
+        flow = {"workflow": [{"type": "linear", "tasks": [{"model": "fast_ai", "prompt": "x"}]}]}
+        assert (await once(client, "segue.workflow", flow))["status"] == 403
+        assert system.nats is not None
+        other = await nats.connect(system.nats.url, user=rival.user, password=rival.password)
+        assert (await once(other, "segue.chat", {"message": "x"}))["ok"]
+        await client.close()
+        await other.close()

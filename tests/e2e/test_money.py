@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,10 @@ async def test_every_cent_is_accounted_for(tmp_path: Path) -> None:
     async with System(tmp_path, copies={"executor": 3}, profile="fast", configure=_configure) as system:
         await system.http.post(f"{system.simulator.url}/__sim/profile", json=PROFILE)
         await system.faults(*({**fault, "times": "forever"} for fault in FAULTS))
+        budget = {"limits": {"usd_per_month": 1_000, "tokens_per_day": 10**12}}
+        wanted = await system.http.put(f"{system.gateway.url}/admin/tenants/default", json=budget)
+        assert wanted.status_code in (200, 201), wanted.text
+        month = datetime.now(UTC).month
         killing = asyncio.create_task(_kill_now_and_then(system, chance))
         numbers = list(_requests())
         statuses = await asyncio.gather(*(_ask(system, number, chance) for number in numbers))
@@ -233,6 +238,8 @@ async def test_every_cent_is_accounted_for(tmp_path: Path) -> None:
         theirs = _by_attempt(ledger)
         _agree(account, theirs)
         await _told_by_the_api(system, theirs)
+        if datetime.now(UTC).month == month:
+            await eventually(lambda: _in_budget(system, theirs), within_s=10)
         print(
             f"\n{len(numbers)} requests ({sum(status == 200 for status in statuses)} x 200), {account.calls} calls"
             f" ({account.cached} cached), {len(ledger)} provider requests, {killed} executors killed,"
@@ -285,6 +292,13 @@ async def _idle(system: System) -> bool:
 async def _nothing_unknown(system: System) -> bool:
     info = await system.client.jetstream().stream_info("CALLS")
     return info.state.messages == 0 and not await _listed(system)
+
+
+async def _in_budget(system: System, theirs: Mapping[Attempt, float]) -> bool:
+    """Whether the tenant's budget says what the provider does, nothing held; attempts count whole nano-dollars."""
+    used = (await system.http.get(f"{system.gateway.url}/admin/tenants/default")).json()["used"]
+    away = abs(used["usd_this_month"] - sum(theirs.values()))
+    return bool(used["held_usd"] == 0 and used["held_tokens"] == 0 and away <= len(theirs) * 1e-9)
 
 
 def _agree(account: Account, theirs: Mapping[Attempt, float]) -> None:

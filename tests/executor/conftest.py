@@ -20,6 +20,7 @@ from services.executor.artifacts import Artifacts
 from services.executor.attempts import Policy
 from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
+from services.executor.budgets import Budgets
 from services.executor.claims import Claims
 from services.executor.handlers import Executor
 from services.executor.jobs import Jobs
@@ -194,7 +195,13 @@ async def begin(world: World) -> AsyncIterator[Begin]:
             permits=permits,
             roster=roster,
             reconciliation=Reconciliation(
-                bus, roster, providers.generations.for_route, claims, PriceBook(), lambda: datetime.now(UTC)
+                bus,
+                roster,
+                providers.generations.for_route,
+                claims,
+                PriceBook(),
+                lambda: datetime.now(UTC),
+                Budgets().correct,
             ),
             policy=policy or Policy(base_s=0.05),
             provider=providers.answering,
