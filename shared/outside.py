@@ -17,12 +17,17 @@ class Service:
     name: str
     said: tuple[str, ...]
     """Behind `segue.` there and behind the tenant here; `*` for what the asker says."""
+    of_executors: bool = False
+    """Answered by the executor that is at work on it, under the subject that gateways ask on too."""
 
     @property
     def there(self) -> str:
         return ".".join((ROOT, *self.said))
 
     def here(self, tenant: str) -> str:
+        if self.of_executors:
+            kind, *rest = self.said
+            return ".".join((ROOT, kind, tenant, *rest))
         return door(tenant, *self.said)
 
 
@@ -47,7 +52,8 @@ WORKFLOW: Final = Service("workflow", ("workflow",))
 TEMPLATE: Final = Service("template", ("template", "*"))
 CONTROL: Final = Service("control", ("control", "*", "*"))
 READ: Final = Service("read", ("read", "*"))
-SERVICES: Final = (CHAT, WORKFLOW, TEMPLATE, CONTROL, READ)
+TEXT: Final = Service("text", ("sofar", "*", "*"), of_executors=True)
+SERVICES: Final = (CHAT, WORKFLOW, TEMPLATE, CONTROL, READ, TEXT)
 
 LIVE: Final = Feed("live", "live", (">",))
 TOKENS: Final = Feed("tokens", "token", ("*", "*"))

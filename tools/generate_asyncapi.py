@@ -12,8 +12,9 @@ from pydantic.json_schema import models_json_schema
 from shared import version
 from shared.contracts import door
 from shared.contracts.facts import FACTS
+from shared.contracts.hints import AskText, TextDelta, TextSoFar
 from shared.contracts.ids import Purpose, Verb
-from shared.outside import CHAT, CONTROL, LIVE, READ, TEMPLATE, TOKENS, WORKFLOW, Service
+from shared.outside import CHAT, CONTROL, LIVE, READ, TEMPLATE, TEXT, TOKENS, WORKFLOW, Service
 
 TARGET: Final = Path(__file__).resolve().parents[1] / "docs" / "reference" / "asyncapi.json"
 SCHEMAS: Final = "#/components/schemas/"
@@ -26,6 +27,7 @@ ASKED: Final[tuple[tuple[Service, tuple[str, ...], type[BaseModel], tuple[type[B
     (TEMPLATE, ("name",), door.AskTemplate, (door.Begun,), "Have a template run."),
     (CONTROL, ("run_id", "verb"), door.AskControl, (door.Steered,), "Cancel, pause, resume, approve or reject."),
     (READ, ("run_id",), door.AskRead, (door.RunRead, door.PieceRead), "Read where a run is, and its answer."),
+    (TEXT, ("run_id", "call"), AskText, (TextSoFar,), "Have the text so far of a call that is being written."),
 )
 PARAMETERS: Final[dict[str, Json]] = {
     "name": {"description": "A template's name."},
@@ -113,14 +115,15 @@ def document() -> Json:
         messages |= {kind.__name__: message(kind) for kind in answers}
         kinds += [asks, *answers]
         told = f"{service.name}Answer"
+        also = () if service.of_executors else (door.Refused,)  # where nobody writes, nobody answers
         operations[service.name] = {
             "action": "receive",
             "summary": said,
             "channel": channel(service.name, address(service, names), said, asks),
             "messages": messages_of(service.name, asks),
             "reply": {
-                "channel": channel(told, None, "Your own reply subject.", *answers, door.Refused),
-                "messages": messages_of(told, *answers, door.Refused),
+                "channel": channel(told, None, "Your own reply subject.", *answers, *also),
+                "messages": messages_of(told, *answers, *also),
             },
         }
     stem = LIVE.there.removesuffix(".>")
@@ -134,14 +137,14 @@ def document() -> Json:
             "channel": channel(name, f"{stem}.{{run_id}}.{fact}", "Heard once it is on the log.", kind),
             "messages": messages_of(name, kind),
         }
-    kinds.append(door.TokenDelta)
-    messages[door.TokenDelta.__name__] = message(door.TokenDelta)
+    kinds.append(TextDelta)
+    messages[TextDelta.__name__] = message(TextDelta)
     where = TOKENS.there.replace("*.*", "{run_id}.{call}")
     operations[TOKENS.name] = {
         "action": "send",
         "summary": "Pieces of answers as they are written.",
-        "channel": channel(TOKENS.name, where, "Outside the log.", door.TokenDelta),
-        "messages": messages_of(TOKENS.name, door.TokenDelta),
+        "channel": channel(TOKENS.name, where, "Outside the log.", TextDelta),
+        "messages": messages_of(TOKENS.name, TextDelta),
     }
     return {
         "asyncapi": "3.0.0",

@@ -135,13 +135,3 @@ class Refused(Part):
     )
     detail: str | tuple[Wrong, ...] = Field(description="What is wrong and what to do.")
     retry_after_s: float | None = None
-
-
-class TokenDelta(Part):
-    """A piece of an answer as it is written. A hint outside the log: one that is lost is not said again."""
-
-    call: str
-    attempt: int
-    offset: NonNegativeInt | None = Field(default=None, description="Where the piece begins, in characters.")
-    text: str | None = None
-    restart: bool = Field(default=False, description="The attempt before died or failed: the text begins anew.")

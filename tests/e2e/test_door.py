@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
@@ -120,6 +120,29 @@ async def test_tokens_are_heard_as_they_are_written(system: System) -> None:
             return "".join(str(one.get("text", "")) for one in mine) == str(answer["response"])
 
         await eventually(whole)
+
+
+async def test_the_text_so_far_can_be_asked_for(system: System) -> None:
+    """Who comes late, or missed a piece, asks whoever writes; another tenant is not answered."""
+    stall = {"kind": "stall", "after_chunks": 1, "for_s": 3}
+    await system.faults({"match": {"contains": "slow story"}, "times": 2, "fault": stall})
+    async with outside(system) as client, outside(system, RIVAL) as rival:
+        run_id = (await ask(client, "segue.chat", {"message": "Tell me a slow story."}))["run_id"]
+        found: dict[str, Any] = {}
+
+        async def written() -> bool:
+            nonlocal found
+            subject = f"segue.sofar.{run_id}.answer"
+            with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
+                found = json.loads((await client.request(subject, b'{"v": 1}', timeout=0.2)).data)
+            with pytest.raises((nats.errors.TimeoutError, nats.errors.NoRespondersError)):
+                await rival.request(subject, b'{"v": 1}', timeout=0.02)
+            return bool(found)
+
+        await eventually(written)
+        assert (found["call"], found["offset"]) == ("answer", 0)
+        Described().check("TextSoFar", found)
+        assert (await ended(client, run_id))["response"].startswith(found["text"])
 
 
 async def test_runs_are_steered(system: System) -> None:
@@ -407,7 +430,7 @@ async def test_what_is_said_and_heard_is_what_the_document_says(system: System) 
             described.check(kind, body)
             kinds.add(kind)
         assert kinds >= {"RunAccepted", "RunCategorized", "RunPlanned", "AttemptStarted", "CallSettled", "RunEnded"}
-        assert kinds >= {"TokenDelta", "ApprovalAsked", "ApprovalDecided"}
+        assert kinds >= {"TextDelta", "ApprovalAsked", "ApprovalDecided"}
 
 
 async def test_a_long_answer_is_read_in_pieces(system: System) -> None:

@@ -30,7 +30,7 @@ CALLS = 499
 TEXT = "Night trains save a hotel night. " * 60
 MOST_GROWTH_MB = 400
 WITHIN_S = 150
-"""It takes ten seconds on two free cores; this is for cores that others use."""
+"""It takes about twenty seconds on two cores that others use, too; this is for busier ones."""
 # A chunk of the transfer holds whole events, so its length stands on a line of its own before one.
 ID = re.compile(rb"^id: (\d+)$", re.MULTILINE)
 KIND = re.compile(rb"^event: (\w+)$", re.MULTILINE)

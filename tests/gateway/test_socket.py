@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,8 +14,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from services.gateway.http import socket
 from services.gateway.origins import Origins
+from services.gateway.principal import EVERYBODY
 from shared.bus.server import NatsServer
 from shared.config import ConfigInvalid
+from shared.contracts.access import Scope
 from shared.contracts.commands import SubmitRequest
 from shared.contracts.ids import Category
 from shared.topology import Limits
@@ -178,6 +181,22 @@ async def test_after_a_reconnect_a_run_is_followed_from_where_one_was(stage: Sta
             await say(client, type="chat", id="c", message="x", idempotency_key="k", events=False)
             assert (await until(client, "answer"))[-1]["run_id"] == run.run_id, "the same key is the same run"
         assert len(backstage.taken) == 1
+
+
+async def test_a_credential_for_asking_neither_follows_nor_steers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a key may do is the same as over HTTP: it asks, and is told what it would need for more."""
+    asking = replace(EVERYBODY, scopes=frozenset({Scope.CHAT}))
+    monkeypatch.setattr(socket, "who", lambda _: asking)
+    async with stage() as (http, _), talking(http) as client:
+        for kind, wanted in (("subscribe", "read"), ("cancel", "workflows"), ("approve", "workflows")):
+            await say(client, type=kind, id=kind, run_id="r")
+            refused = await hear(client)
+            assert (refused["id"], refused["status"]) == (kind, 403)
+            assert refused["detail"] == f"this needs the scope '{wanted}'; the credential has: chat"
+        await say(client, type="chat", message="x", events=False)
+        assert (await until(client, "answer"))[-1]["type"] == "answer"
 
 
 async def test_pages_of_others_may_not_connect(own_nats_server: NatsServer) -> None:

@@ -20,7 +20,7 @@ from services.gateway.http.answers import to_chat, to_workflow
 from services.gateway.http.bodies import parsed
 from services.gateway.http.errors import JSON, Refusal
 from services.gateway.http.identity import identity_of, who
-from services.gateway.http.models import BegunAnswer, Failure, RunFailure, WorkflowAnswer
+from services.gateway.http.models import BegunAnswer, ChatAnswer, Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
 from services.gateway.http.run_models import ForkBody, RunView, TimelineView, Wanted
 from services.gateway.http.run_view import graph_of, state_of, states_of, timeline, view
@@ -46,7 +46,7 @@ _STEERED: dict[int | str, dict[str, Any]] = {
 }
 _AGAIN: dict[int | str, dict[str, Any]] = {
     **_MISSING,
-    200: {"model": WorkflowAnswer},
+    200: {"model": WorkflowAnswer | ChatAnswer},
     202: {"model": BegunAnswer},
     409: {"model": RunFailure},
     422: {"model": RunFailure},

@@ -6,7 +6,7 @@ A request's last message is `answer`, `run`, `pong` or `error`; what comes befor
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from services.gateway.admission import OverLimit
 from services.gateway.following import Following, following
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answers import to_chat, to_workflow
@@ -50,6 +51,8 @@ MOST_AT_ONCE: Final = 32
 IDLE_S: Final = 300.0
 """A socket on which nothing goes on and nothing is said for this long is closed."""
 STALLED_S: Final = 30.0
+NEEDS: Final[Mapping[type, Scope]] = {Subscribe: Scope.READ, Cancel: Scope.WORKFLOWS, Decide: Scope.WORKFLOWS}
+"""What a credential has to allow beyond asking, as over HTTP."""
 _GOING_AWAY: Final = 1001
 _RESTARTS: Final = 1012
 
@@ -117,7 +120,8 @@ class Conversation:
 
     def __init__(self, gateway: Gateway, socket: WebSocket) -> None:
         self._gateway, self._socket, self._line = gateway, socket, Line(socket)
-        self._tenant = who(socket).tenant
+        self._principal = who(socket)
+        self._tenant = self._principal.tenant
         self._going: dict[asyncio.Task[None], str | int | None] = {}
 
     async def hold(self) -> None:
@@ -170,6 +174,9 @@ class Conversation:
             if isinstance(asked, Ping):
                 await self._line.tell("pong", mark)
                 return
+            if (wanted := NEEDS.get(type(asked))) is not None and wanted not in self._principal.scopes:
+                has = ", ".join(sorted(self._principal.scopes)) or "none"
+                raise Refusal(403, f"this needs the scope {wanted.value!r}; the credential has: {has}")
             if len(self._going) >= MOST_AT_ONCE:
                 told = f"{MOST_AT_ONCE} requests go on on this connection, which is all that it takes; wait for one"
                 raise Refusal(429, told)
@@ -193,7 +200,7 @@ class Conversation:
             await self._doing(asked, mark)
         except Refusal as refusal:
             await self._quietly(self._line.fail(mark, refusal.status_code, refusal.said, run_id))
-        except (BusError, Unreadable, PayloadMissing, KeyReused, NoEndInTime) as error:
+        except (BusError, Unreadable, PayloadMissing, KeyReused, NoEndInTime, OverLimit) as error:
             status, detail, _ = said_of(error)
             await self._quietly(self._line.fail(mark, status, detail, run_id or getattr(error, "run_id", None)))
         except Gone:
