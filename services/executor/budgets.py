@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from services.executor.booking import Booking
-from services.executor.pricing import at_most_tokens, reserved_usd, tokens_taken
+from services.executor.pricing import at_most_tokens, reserved_usd, tokens_taken, unbounded
 from services.executor.providers import Answered, Failed
-from services.executor.settlement import held_up, over_budget, unpriced
+from services.executor.settlement import held_up, not_bounded, over_budget, unpriced
 from shared.access import accounts
 from shared.access.accounts import Held, Later, Over, Wanted
 from shared.access.records import Records
@@ -99,6 +99,8 @@ class Budgets:
         budgets = {account: one for account, one in given.items() if one.is_budget}
         if not budgets:
             return Holding(name)
+        if settings := unbounded(call):
+            return not_bounded(settings)
         wanted = self._most(call, route)
         if wanted is None:
             if any(one.usd_per_day is not None or one.usd_per_month is not None for one in budgets.values()):

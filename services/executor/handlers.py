@@ -20,7 +20,7 @@ from services.executor.deltas import Streams
 from services.executor.insisting import insist
 from services.executor.jobs import Jobs, started_by
 from services.executor.limits import Busy, Permit, Permits
-from services.executor.pricing import priced, tokens_taken
+from services.executor.pricing import priced, tokens_taken, unbounded
 from services.executor.providers import Answered, Asked, Failed, Pending, Provider
 from services.executor.providers.openai_wire import trimmed
 from services.executor.reconciling import Reconciliation, count_open
@@ -314,6 +314,8 @@ class Executor:
         if command.purpose is Purpose.DECISION:
             return chain, None
         lists = [one.models for one in (await self.budgets.allowances(command.run)).values() if one.models is not None]
+        if lists and (settings := unbounded(command)):
+            return [], settlement.not_bounded(settings)
         left = [role for role in chain if all(role in models for models in lists)]
         return left, None if left else settlement.not_allowed(command.role, chain)
 

@@ -96,7 +96,25 @@ def at_most_tokens(call: ExecuteCall, route: Route) -> tuple[int, int]:
         told += sum(_size(one) for one in call.embed)
     if call.parameters is not None and call.parameters.tools:
         told += len(to_json(call.parameters.tools))
+    shape = call.parameters.response_format if call.parameters is not None else None
+    told += sum(len(to_json(one)) for one in (shape, call.response_schema) if one)
     return max(asked, told), answer
+
+
+BOUNDED: Final = frozenset(
+    {
+        "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "stream_options", "encoding_format",
+        "dimensions", "logprobs", "top_logprobs", "logit_bias", "reasoning", "reasoning_effort", "verbosity", "min_p",
+        "top_k", "top_a", "repetition_penalty",
+    }
+)  # fmt: skip
+"""Settings of OpenAI-compatible servers with which no other model answers and no answer costs more than it may."""
+
+
+def unbounded(call: ExecuteCall) -> list[str]:
+    """Return the settings of a call that are handed on as they are and may change who answers, or what it costs."""
+    extra = call.parameters.extra if call.parameters is not None else None
+    return sorted(set(extra or ()) - BOUNDED)
 
 
 def _size(given: str | Sequence[int]) -> int:

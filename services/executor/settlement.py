@@ -156,6 +156,15 @@ def not_allowed(role: str, chain: Sequence[str]) -> Fault:
     return fault(NOT_ALLOWED, f"{role} may not be asked with this key, or by this tenant{tried}", 403)
 
 
+def not_bounded(settings: Sequence[str]) -> Fault:
+    """Return the fault of a call with settings that may have another model answer, or cost more than is held for it."""
+    names = ", ".join(one[:40] for one in settings[:5])
+    said = (
+        "who answers then, and what it costs, cannot be bounded, and its key or tenant has a budget or a list of models"
+    )
+    return fault(NOT_ALLOWED, f"the call is not made with {names}: {said}", 403)
+
+
 def held_up(model: str, account: str) -> Fault:
     """Return the fault of a call that waits until its deadline for what others of its budget hold."""
     return fault(

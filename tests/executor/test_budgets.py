@@ -16,6 +16,7 @@ from shared.bus.jetstream import JetStream
 from shared.config.providers import Route
 from shared.contracts.access import Account, Allowance, Hold, Tenant
 from shared.contracts.commands import ExecuteCall
+from shared.contracts.conversation import Parameters
 from shared.contracts.ids import Purpose
 from shared.prices import Override, PriceBook
 from tests.executor.conftest import TENANT, Begin, World, call, run
@@ -210,3 +211,17 @@ async def test_what_was_forgotten_is_counted_by_whoever_looks_next(begin: Begin,
     await world.do(call())
     after = await account(world)
     assert (usd(after.day_nano_usd), after.held) == (0.75, {})
+
+
+async def test_settings_that_change_who_answers_are_not_handed_on_for_a_budget(begin: Begin, world: World) -> None:
+    """A list of other models would be asked at another price; what bounds nothing passes."""
+    await at_work(begin, world, {"usd_per_day": 1.0})
+    refused = await world.do(call(parameters=Parameters(extra={"models": ["vendor/dear"], "user": "ada"})))
+    assert refused.fault is not None
+    assert (refused.fault.code, refused.fault.status, "models" in refused.fault.message) == (
+        "model_not_allowed",
+        403,
+        True,
+    )
+    assert world.provider.seen == []
+    assert (await world.do(call(parameters=Parameters(extra={"user": "ada"})))).outcome == "answered"
