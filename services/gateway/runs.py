@@ -15,6 +15,8 @@ from shared.contracts.commands import PlanRun, SubmitRequest
 from shared.contracts.events import RunAccepted, RunEnded
 from shared.contracts.message import Run
 
+ACCEPTED_WITHIN_S = 1.0
+"""With the queue full a run is told of before it is accepted."""
 GRACE_S = 5.0
 """The finisher ends a run at its deadline; its end may take this long to be heard here."""
 
@@ -101,6 +103,12 @@ class Runs:
         accepted = await self.bus.log.read(subjects.events(birth.run.tenant, birth.run.run_id).accepted, RunAccepted)
         if accepted is not None and not is_repetition(birth, accepted):
             raise KeyReused(birth.run.run_id)
+
+    async def soon_accepted(self, run: Run) -> None:
+        """Wait a moment until a run is on the log, so that whoever is told of it can look at it at once."""
+        live, facts = subjects.live(run.tenant, run.run_id), subjects.events(run.tenant, run.run_id)
+        until = asyncio.get_running_loop().time() + ACCEPTED_WITHIN_S
+        await self.bus.live.expect(live.accepted, facts.accepted, RunAccepted, ask=None, until=until)
 
     async def bear(self, birth: Birth) -> None:
         """Set the deadline, then send the command. A full queue leaves nothing behind. Raises `OverLimit`.

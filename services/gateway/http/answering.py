@@ -28,6 +28,7 @@ async def begun(gateway: Gateway, birth: Birth) -> Response:
     run = birth.run if past.accepted is None else past.accepted.run
     if past.accepted is None and past.ended is None:
         await gateway.runs.bear(birth)
+        await gateway.runs.soon_accepted(run)
     href = f"/runs/{run.run_id}"
     body = BegunAnswer(run_id=run.run_id, session_id=run.session_id, status_url=href, events_url=f"{href}/events")
     return Response(body.to_json(), 202, {"Location": href}, JSON)

@@ -27,6 +27,7 @@ from services.gateway.http.openai.response import Status, gone_on, id_of, input_
 from services.gateway.http.openai.response_events import ResponseEvents
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
+from services.gateway.runs import ACCEPTED_WITHIN_S
 from shared import subjects
 from shared.contracts.commands import ControlRun, DeadlinePassed
 from shared.contracts.conversation import Conversation
@@ -38,8 +39,6 @@ from shared.workflows.validation import Problem
 
 router = routes("openai")
 
-ACCEPTED_WITHIN_S: Final = 1.0
-"""A response that was just begun is waited for; with the queue full it is told as queued."""
 CANCELLED_WITHIN_S: Final = 5.0
 _LOOK_S: Final = 0.05
 _ID: Final = ("response_id", "`resp_` and the id of its run.")
@@ -103,10 +102,7 @@ async def _begun(gateway: Gateway, birth: Birth) -> Response:
     if past.accepted is None and past.ended is None:
         await gateway.runs.bear(birth)
         if birth.keyed:  # its timer, which says that it is queued, is set only as it is accepted
-            facts, until = subjects.events(run.tenant, run.run_id), asyncio.get_running_loop().time()
-            live = subjects.live(run.tenant, run.run_id).accepted
-            expect, until = gateway.bus.live.expect, until + ACCEPTED_WITHIN_S
-            await expect(live, facts.accepted, RunAccepted, ask=None, until=until)
+            await gateway.runs.soon_accepted(run)
     asked = asked_of(birth, run, gateway)
     lines = await _lines(gateway, asked) if past.ended is not None else []
     return _shown(asked, lines, past.ended, "queued")
