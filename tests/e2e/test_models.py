@@ -13,6 +13,10 @@ from cli.main import app
 from tests.system import System, eventually
 
 
+WIDE = {"COLUMNS": "300"}
+"""So that no line of a table is folded."""
+
+
 async def written(system: System, role: str, **changes: Any) -> dict[str, Any]:
     """Change a role by what `GET` says of it."""
     body = (await system.http.get(f"{system.gateway.url}/models/{role}")).json()
@@ -90,7 +94,7 @@ async def test_a_disabled_role_is_stood_in_for_and_asked_again_when_enabled(two:
     own = (await two.http.get(f"{two.gateway.url}/models/medium_ai")).json()["model"]
 
     def said(*arguments: str) -> str:
-        done = CliRunner().invoke(app, [*arguments, "--url", two.gateway.url])
+        done = CliRunner(env=WIDE).invoke(app, [*arguments, "--url", two.gateway.url])
         assert done.exit_code == 0, done.output
         return done.output
 
@@ -100,7 +104,7 @@ async def test_a_disabled_role_is_stood_in_for_and_asked_again_when_enabled(two:
         return own not in await models_asked(two, 4)
 
     await eventually(avoided)
-    assert "disabled: too dear" in (await asyncio.to_thread(said, "models", "ls")).replace("\n", " ")
+    assert "disabled: too dear" in await asyncio.to_thread(said, "models", "ls")
     await asyncio.to_thread(said, "models", "enable", "medium_ai")
     await eventually(lambda: _everywhere(two, own))
 
@@ -206,7 +210,7 @@ async def test_models_and_providers_from_the_command_line(two: System, tmp_path:
     """Shown as JSON that can be written back."""
 
     def said(*arguments: str, given: str | None = None) -> str:
-        done = CliRunner().invoke(app, [*arguments, "--url", two.gateway.url], input=given)
+        done = CliRunner(env=WIDE).invoke(app, [*arguments, "--url", two.gateway.url], input=given)
         assert done.exit_code == 0, done.output
         return done.output
 
@@ -220,6 +224,6 @@ async def test_models_and_providers_from_the_command_line(two: System, tmp_path:
     await asyncio.to_thread(said, "providers", "put", "bench", str(file))
     assert "LAB_KEY" in await asyncio.to_thread(said, "providers", "ls")
     await asyncio.to_thread(said, "providers", "disable", "bench", "--reason", "moving")
-    assert "disabled: moving" in (await asyncio.to_thread(said, "providers", "ls")).replace("\n", " ")
+    assert "disabled: moving" in await asyncio.to_thread(said, "providers", "ls")
     await asyncio.to_thread(said, "providers", "enable", "bench")
     assert "gone" in await asyncio.to_thread(said, "providers", "rm", "bench")
