@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from cli.main import app
 from tests.system import System, eventually
 
-
 WIDE = {"COLUMNS": "300"}
 """So that no line of a table is folded."""
 
