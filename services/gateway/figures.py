@@ -5,7 +5,7 @@ from typing import Final
 
 from services.gateway.listings import OfferedModel
 from shared.contracts.ids import Lane
-from shared.history.store import Typical
+from shared.history.queries import Typical
 from shared.prices import Price
 from shared.workflows.estimate import Figures
 

@@ -3,7 +3,7 @@
 from services.gateway.figures import ANSWER_TOKENS, figures
 from services.gateway.listings import OfferedModel
 from shared.contracts.ids import Lane
-from shared.history.store import Typical
+from shared.history.queries import Typical
 from shared.prices import Price, price_of
 
 TEXT = OfferedModel("medium_ai", "openrouter", "maker/medium", "", max_tokens=400, instruction_tokens=7)

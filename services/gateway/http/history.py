@@ -20,7 +20,8 @@ from services.gateway.http.models import Body, Failure
 from services.gateway.http.queries import asks, queried
 from services.gateway.http.run_models import RunState
 from shared.history.projector import Projector
-from shared.history.store import DIMENSIONS, HistoryUnavailable, Wanted, time_of, us_of
+from shared.history.queries import DIMENSIONS, Wanted
+from shared.history.store import HistoryUnavailable, time_of, us_of
 from shared.workflows.validation import Problem
 
 router = APIRouter(tags=["history"])
