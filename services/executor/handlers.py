@@ -4,18 +4,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from services.executor import caching, settlement, taxonomy
+from services.executor import settlement, taxonomy
 from services.executor.artifacts import Artifacts, Unusable
 from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings, turn
 from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
 from services.executor.budgets import Budgets, Crowded
 from services.executor.claims import Claims
+from services.executor.counting import count_call
 from services.executor.deltas import Streams
 from services.executor.insisting import insist
 from services.executor.jobs import Jobs, started_by
@@ -23,7 +24,8 @@ from services.executor.limits import Busy, Permit, Permits
 from services.executor.pricing import priced, tokens_taken, unbounded
 from services.executor.providers import Answered, Asked, Failed, Pending, Provider
 from services.executor.providers.openai_wire import trimmed
-from services.executor.reconciling import Reconciliation, count_open
+from services.executor.recall import Recall
+from services.executor.reconciling import Reconciliation
 from services.executor.roster import Roster
 from services.executor.running import Cancelled, Running, Working
 from services.executor.settlement import MOST_UNKNOWN, Ledger, attempt_fault, fault
@@ -34,7 +36,6 @@ from shared.bus.delivery import Delivery, Done, Poison, Retry, Verdict
 from shared.bus.errors import BusError, Unavailable
 from shared.bus.payloads import PayloadMissing
 from shared.config.providers import Route
-from shared.contracts.cache import CachedAnswer
 from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.events import AttemptStarted, CallSettled
 from shared.contracts.ids import Lane, Purpose
@@ -87,9 +88,11 @@ class Executor:
     concurrency: Mapping[str, Places] = field(default_factory=dict)
     """By role, where it has a limit of its own in this process."""
     streams: Streams = field(default_factory=Streams)
+    recall: Recall = field(init=False)
 
     def __post_init__(self) -> None:
         self.claims.budgets = self.budgets
+        self.recall = Recall(self.bus, self.roster, self.now, self.caches)
 
     async def execute(self, delivery: Delivery) -> Verdict:
         """Take one call as far as it goes now: settled, or put back to wait."""
@@ -125,7 +128,7 @@ class Executor:
         if why_not is not None:
             return await self._fail(ledger, why_not)
         role = ledger.role if ledger.role in chain else chain[0]
-        if (known := await self._known(ledger, self.roster.routes[role])) is not None:
+        if ledger.next_attempt == 1 and (known := await self.recall.known(command, role)) is not None:
             return await self._settle(known)
         crowded = 0
         while True:
@@ -228,7 +231,7 @@ class Executor:
                 ledger, started, outcome, took_s=took_s, simulated=route.simulated, artifacts=artifacts
             )
             verdict = await self._settle(fact)
-            await self._keep(command, route, fact)
+            await self.recall.keep(command, route, fact)
             return verdict
         why = self._take(ledger, started, outcome)
         await self.breakers.failed(route, outcome.verdict, why.message, probe=probe)
@@ -280,34 +283,6 @@ class Executor:
             deadline = ledger.command.run.deadline_at.isoformat()
             return fault(taxonomy.DEADLINE, f"the run's deadline {deadline} has passed")
         return None
-
-    async def _known(self, ledger: Ledger, route: Route) -> CallSettled | None:
-        """Return what a call comes to by the cache; None: it has to be asked."""
-        command = ledger.command
-        key = self._key(command, route) if ledger.next_attempt == 1 else None
-        if key is None:
-            return None
-        found, _ = await self.bus.cache.get(key, CachedAnswer)
-        if found is not None and not caching.stands(found, command.run.deadline_at):
-            found = None
-        metrics.CACHED.labels("miss" if found is None else "hit").inc()
-        return None if found is None else caching.answered(command, found)
-
-    async def _keep(self, command: ExecuteCall, route: Route, fact: CallSettled) -> None:
-        """Keep an answer for whoever asks for the very same. It is a cache: what does not fit is not kept."""
-        key, answer = self._key(command, route), caching.kept(fact, self.now())
-        if key is not None and answer is not None:
-            with suppress(BusError):
-                await self.bus.cache.update(key, CachedAnswer, lambda _: answer)
-
-    def _key(self, command: ExecuteCall, route: Route) -> str | None:
-        """Return what a call's answer is kept by; None: it is not."""
-        if not self.caches or command.cache is False:
-            return None
-        if not caching.may_cache(command, {"temperature": route.parameters.temperature}):
-            return None
-        parameters = route.parameters.model_dump(mode="json", exclude_none=True)
-        return caching.key_of(command, (route.provider, route.base_url, route.model), parameters)
 
     async def _allowed(self, command: ExecuteCall, chain: list[str]) -> tuple[list[str], Fault | None]:
         """Return the roles that a run's key and tenant may ask for an answer; the system's own decisions are free."""
@@ -491,7 +466,7 @@ class Executor:
         written = await insist(lambda: self.bus.log.write(subject, fact), "settlement.waits")
         point("executor.settled")
         if written.mine:
-            _count_call(fact)
+            count_call(fact)
         else:
             await self.reconciliation.book(fact, accounts.shares(fact), written.fact)
         await self.reconciliation.ask_after(written.fact)
@@ -503,29 +478,3 @@ def _can_shrink(ledger: Ledger, role: str) -> bool:
     trims = halvings(ledger.failed, role, taxonomy.CONTEXT.code)
     messages = ledger.command.messages
     return len(trimmed(messages, trims + 1)) < len(trimmed(messages, trims))
-
-
-def _count_call(fact: CallSettled) -> None:
-    metrics.CALLS.labels(fact.role, fact.outcome).inc()
-    if fact.variant is not None:
-        metrics.VARIANT_CALLS.labels(fact.role, fact.variant, fact.outcome).inc()
-    model = fact.model or "none"
-    if fact.usage.prompt_tokens:
-        metrics.TOKENS.labels(model, "prompt").inc(fact.usage.prompt_tokens)
-    if fact.usage.completion_tokens:
-        metrics.TOKENS.labels(model, "completion").inc(fact.usage.completion_tokens)
-    if fact.cost_usd:
-        metrics.COST_USD.labels(model, fact.role).inc(fact.cost_usd)
-    if not fact.cost_known:
-        metrics.UNKNOWN_COST.inc()
-        count_open(fact)
-    if fact.outcome == "failed":
-        assert fact.fault is not None
-        log.warning(
-            "call.failed", extra={"code": fact.fault.code, "attempts": fact.attempts, "reason": fact.fault.message}
-        )
-    else:
-        log.info(
-            "call.answered",
-            extra={"role": fact.role, "model": fact.model, "attempts": fact.attempts, "took_s": round(fact.took_s, 4)},
-        )

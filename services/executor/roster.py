@@ -80,6 +80,10 @@ class Roster:
         """Return the route of a chain's first role."""
         return self.routes[chain[0]]
 
+    def choice(self, role: str, command: ExecuteCall) -> Route:
+        """Return which of a role's models a run is asked of, if nothing speaks against it."""
+        return _in_order(self.routes[role], command)[0]
+
     def of(self, role: str, provider: str, model: str) -> Route | None:
         """Return by way of whom an attempt was sent; None: that provider is not among the role's any more."""
         there = self.routes.get(role)

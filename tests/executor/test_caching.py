@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from services.executor.caching import answered, kept, key_of, may_cache
+from shared.config.providers import Instance
 from shared.contracts.cache import CachedAnswer
 from shared.contracts.message import ChatMessage
 from shared.topology import CACHE
@@ -94,6 +96,22 @@ async def test_by_a_roles_temperature(begin: Begin, world: Any) -> None:
     await world.do(call())
     assert (await world.do(call())).cached is True
     assert (await world.do(call(cache=False))).cached is False
+
+
+async def test_variants_do_not_answer_for_each_other(begin: Begin, world: Any) -> None:
+    """Nor does which of a provider's servers was asked make a call another one."""
+    bare = route("medium_ai", world.provider.url)
+    there = {**_fields(bare), "others": (Instance(world.provider.url, SecretStr("another")),), "variant": "default"}
+    b = type(bare)(**{**there, "model": "maker/b", "variant": "b", "weight": 1})
+    await begin(routes={"medium_ai": type(bare)(**{**there, "weight": 1, "variants": (b,)})})
+    models = set()
+    for number in range(12):
+        first, again = (run().model_copy(update={"session_id": f"s{number}"}) for _ in range(2))
+        settled = await world.do(call(first, cache=True))
+        models.add((settled.variant, settled.cached))
+        assert (await world.do(call(again, cache=True))).cached is True
+    assert len([one for one in models if not one[1]]) == 2, "each model was asked once"
+    assert len(world.provider.seen) == 2
 
 
 def _fields(of: Any) -> dict[str, Any]:
