@@ -69,8 +69,8 @@ def usage(
     by: Annotated[
         list[str] | None,
         typer.Option(
-            help="day, model, role, variant, provider, purpose, template, schedule, category, kind, session; may be "
-            "repeated."
+            help="day, model, role, variant, provider, purpose, template, schedule, category, kind, session, "
+            "tenant; may be repeated."
         ),
     ] = None,
     since: Annotated[str | None, typer.Option(help="From this time on: 2026-11-27, 2026-11-27T08:00, 2h, 7d.")] = None,

@@ -74,35 +74,33 @@ def questions(tenant: str, run_ids: Sequence[str]) -> Select[Any]:
     )
 
 
-def usage(tenant: str, by: Sequence[str], *, from_us: int | None, to_us: int | None) -> Select[Any]:
-    """Return sums of what calls used, by dimensions, the dearest first (by day: oldest first)."""
+def usage(tenant: str | None, by: Sequence[str], *, from_us: int | None, to_us: int | None) -> Select[Any]:
+    """Return sums of what calls used, by dimensions, the dearest first (by day: oldest first). None: of all tenants."""
     calls, runs = schema.calls, schema.runs
     columns = [_dimension(name).label(name) for name in by]
-    query = (
-        select(
-            *columns,
-            func.count().filter(calls.c.outcome.in_(SETTLED)).label("calls"),
-            func.count().filter(calls.c.outcome == "failed").label("failed"),
-            func.count(func.distinct(calls.c.run_id)).label("runs"),
-            *(
-                func.coalesce(func.sum(calls.c[name]), 0).label(name)
-                for name in (
-                    "attempts",
-                    "prompt_tokens",
-                    "completion_tokens",
-                    "cached_tokens",
-                    "reasoning_tokens",
-                    "cost_usd",
-                    "saved_usd",
-                )
-            ),
-            func.avg(calls.c.took_s).filter(calls.c.outcome == "answered", calls.c.attempts > 0).label("mean_s"),
-            func.count().filter(~calls.c.cost_known).label("unknown_costs"),
-            func.count().filter(calls.c.simulated).label("simulated"),
-        )
-        .select_from(calls.outerjoin(runs, and_(runs.c.tenant == calls.c.tenant, runs.c.run_id == calls.c.run_id)))
-        .where(calls.c.tenant == tenant)
-    )
+    query = select(
+        *columns,
+        func.count().filter(calls.c.outcome.in_(SETTLED)).label("calls"),
+        func.count().filter(calls.c.outcome == "failed").label("failed"),
+        func.count(func.distinct(calls.c.run_id)).label("runs"),
+        *(
+            func.coalesce(func.sum(calls.c[name]), 0).label(name)
+            for name in (
+                "attempts",
+                "prompt_tokens",
+                "completion_tokens",
+                "cached_tokens",
+                "reasoning_tokens",
+                "cost_usd",
+                "saved_usd",
+            )
+        ),
+        func.avg(calls.c.took_s).filter(calls.c.outcome == "answered", calls.c.attempts > 0).label("mean_s"),
+        func.count().filter(~calls.c.cost_known).label("unknown_costs"),
+        func.count().filter(calls.c.simulated).label("simulated"),
+    ).select_from(calls.outerjoin(runs, and_(runs.c.tenant == calls.c.tenant, runs.c.run_id == calls.c.run_id)))
+    if tenant is not None:
+        query = query.where(calls.c.tenant == tenant)
     if from_us is not None:
         query = query.where(calls.c.at_us >= from_us)
     if to_us is not None:
@@ -165,6 +163,7 @@ DIMENSIONS: Final = (
     "category",
     "kind",
     "session",
+    "tenant",
 )
 """What usage can be summed up by."""
 

@@ -156,9 +156,12 @@ class History:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def usage(
-        self, tenant: str, by: Sequence[str], *, from_us: int | None, to_us: int | None
+        self, tenant: str | None, by: Sequence[str], *, from_us: int | None, to_us: int | None
     ) -> Sequence[Mapping[str, Any]]:
-        """Return sums of what calls used, by dimensions of `DIMENSIONS`, the dearest first (by day: oldest first)."""
+        """Return sums of what calls used, by dimensions of `DIMENSIONS`, the dearest first (by day: oldest first).
+
+        Of one tenant, or of all (None).
+        """
         self.make()
         query = queries.usage(tenant, by, from_us=from_us, to_us=to_us)
         with self._faults(), self.engine.connect() as connection:

@@ -285,3 +285,14 @@ async def ask(
     for id_ in sorted(ids.values(), key=len, reverse=True):
         text = text.replace(id_, "<id>")
     return answer.status_code, text
+
+
+async def test_usage_of_all_tenants_is_for_operators(own_nats_server: NatsServer, tmp_path: Path) -> None:
+    """By tenant it is everybody's, which a key without the scope `admin` does not get."""
+    async with guarded(own_nats_server, tmp_path) as (http, backstage):
+        reader = bearing(await make(backstage, "owner", Scope.READ, Scope.CHAT))
+        operator = bearing(await make(backstage, "operators"))
+        refused = await http.get("/usage?by=tenant", headers=reader)
+        assert (refused.status_code, "admin" in refused.json()["detail"]) == (403, True)
+        assert (await http.get("/usage?by=model", headers=reader)).status_code == 200
+        assert (await http.get("/usage?by=tenant,model", headers=operator)).status_code == 200

@@ -143,6 +143,10 @@ def test_usage_by_anything_adds_up(history: History, log: tuple[list[Life], list
         assert sum(row["calls"] for row in rows) == total["calls"]
         assert sum(row["cost_usd"] for row in rows) == pytest.approx(total["cost_usd"])
         assert len({tuple(row[name] for name in by) for row in rows}) == len(rows)
+    everybody = history.usage(None, ("tenant",), from_us=None, to_us=None)
+    assert sum(row["calls"] for row in everybody) == history.usage(None, (), from_us=None, to_us=None)[0]["calls"]
+    for row in everybody:
+        assert row["calls"] == history.usage(row["tenant"], (), from_us=None, to_us=None)[0]["calls"]
 
 
 def example(number: int = 0) -> list[Fact]:

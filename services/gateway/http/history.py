@@ -19,6 +19,7 @@ from services.gateway.http.identity import who
 from services.gateway.http.models import Body, Failure
 from services.gateway.http.queries import asks, queried
 from services.gateway.http.run_models import RunState
+from shared.contracts.access import Scope
 from shared.history.projector import Projector
 from shared.history.queries import DIMENSIONS, Wanted
 from shared.history.store import HistoryUnavailable, time_of, us_of
@@ -29,7 +30,18 @@ router = APIRouter(tags=["history"])
 DOWN: dict[int | str, dict[str, Any]] = {422: {"model": Failure}, 503: {"model": Failure}}
 
 Dimension = Literal[
-    "day", "model", "provider", "role", "variant", "purpose", "template", "schedule", "category", "kind", "session"
+    "day",
+    "model",
+    "provider",
+    "role",
+    "variant",
+    "purpose",
+    "template",
+    "schedule",
+    "category",
+    "kind",
+    "session",
+    "tenant",
 ]
 assert set(Dimension.__args__) == set(DIMENSIONS)  # type: ignore[attr-defined]
 
@@ -104,7 +116,10 @@ class RunsAnswer(Body):
 class UsageQuery(Body):
     """`GET /usage`"""
 
-    by: tuple[Dimension, ...] = Field(default=("day",), description="What to sum up by; several make finer rows.")
+    by: tuple[Dimension, ...] = Field(
+        default=("day",),
+        description="What to sum up by; several make finer rows. `tenant`: of all, for operators (scope admin).",
+    )
     since: AwareDatetime | None = Field(default=None, description="Calls settled at this time or later (RFC 3339).")
     until: AwareDatetime | None = Field(default=None, description="Calls settled before this time.")
 
@@ -197,12 +212,21 @@ async def runs(request: Request) -> Response:
 
 
 @router.get(
-    "/usage", summary="Sum up usage", response_model=UsageAnswer, responses=DOWN, openapi_extra=asks(UsageQuery)
+    "/usage",
+    summary="Sum up usage",
+    response_model=UsageAnswer,
+    responses={**DOWN, 403: {"model": Failure}},
+    openapi_extra=asks(UsageQuery),
 )
 async def usage(request: Request) -> Response:
     """Sum up calls, tokens and cost by day, model, role, template and more."""
     asked = queried(request, UsageQuery)
-    tenant = who(request).tenant
+    principal = who(request)
+    tenant: str | None = principal.tenant
+    if "tenant" in asked.by:
+        if Scope.ADMIN not in principal.scopes:
+            raise Refusal(403, "usage by tenant is for operators: it needs the scope 'admin'")
+        tenant = None
     projector = await ready(gateway_of(request))
     times = {
         "from_us": us_of(asked.since) if asked.since is not None else None,
