@@ -93,8 +93,8 @@ class Artifacts:
         url = url.strip()
         if url.startswith("data:"):
             return _checked(url)
-        if url.startswith(ARTIFACT_PATH):  # with several, the first
-            return await self._own(url.removeprefix(ARTIFACT_PATH).split(maxsplit=1)[0], tenant)
+        if url.startswith(ARTIFACT_PATH) and url != ARTIFACT_PATH:  # with several, the first
+            return await self._own(url.split(maxsplit=1)[0].removeprefix(ARTIFACT_PATH), tenant)
         if not url.startswith(("http://", "https://")):
             raise _unusable(
                 f"{url[:80]!r} is no image: an http(s) URL, a data URL, or the {ARTIFACT_PATH}… of an earlier task is"

@@ -101,6 +101,7 @@ class Scheduling:
             priority=schedule.priority,
             born_at=now,
             deadline_at=now + timedelta(seconds=self.timeout_s),
+            key=schedule.key,
         )
         request = WorkflowRequest(
             workflow=Workflow(workflow=found.workflow.workflow, variables=found.workflow.variables),

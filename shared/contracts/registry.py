@@ -46,6 +46,8 @@ class Schedule(Message):
     deleted: bool = False
     written_at: AwareDatetime
     by: str
+    key: str | None = None
+    """The API key that wrote it last, whose budgets and models its runs are held to."""
 
 
 class ScheduleDue(Message):

@@ -205,3 +205,32 @@ async def test_a_role_that_is_not_allowed_is_not_asked(guarded: System) -> None:
     asked = chosen.json()
     if chosen.status_code == 200:
         assert "safeguard" in asked["model_used"]  # the fallback that is allowed
+
+
+async def test_a_schedule_is_held_to_the_key_that_wrote_it(guarded: System) -> None:
+    """It is no way around a key's models; its runs take from the key's budget, and end when that is used up."""
+    system = guarded
+    made = await key(system, "clockwork", models=["medium_ai"], usd_per_day=0.0000001)
+
+    async def put(path: str, body: dict[str, Any]) -> int:
+        answer = await system.http.put(f"{system.gateway.url}{path}", json=body, headers=bearing(made))
+        return answer.status_code
+
+    for model in ("thinking_ai", "medium_ai"):
+        task = {"model": model, "prompt": "Say a word about clocks.", "output_variable": "word"}
+        template = {"description": "a word", "workflow": [{"type": "inline", "tasks": [task]}]}
+        assert await put(f"/templates/{model}", template) == 201
+    assert await put("/schedules/dear", {"template": "thinking_ai", "every": "1s"}) == 403
+    assert await put("/schedules/cheap", {"template": "medium_ai", "every": "1s"}) == 201
+    before = await spent(system)
+
+    async def ended() -> bool:
+        schedule = (await system.http.get(f"{system.gateway.url}/schedules/cheap", headers=bearing(made))).json()
+        if schedule["last_run"] is None:
+            return False
+        run = (await system.http.get(f"{system.gateway.url}/runs/{schedule['last_run']}", headers=bearing(made))).json()
+        return run.get("state") == "failed" and "budget" in str(run)
+
+    await eventually(ended)
+    await system.http.delete(f"{system.gateway.url}/schedules/cheap", headers=bearing(made))
+    assert await spent(system) == before

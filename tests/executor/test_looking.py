@@ -45,6 +45,7 @@ async def test_what_is_no_image_is_refused_before_anything_is_asked(begin: Begin
             (["https://10.0.0.1/x.png"], "is not fetched"),
             (["data:text/html;base64,PGI+"], "a data URL is"),
             (["a red bicycle"], "is no image"),
+            (["/artifacts/ "], "is no image"),
             (["data:image/png;base64,AAAA"] * 17, "16 images"),
         ):
             command = looks_at(*urls)

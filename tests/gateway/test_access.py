@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 from starlette.requests import HTTPConnection
+from websockets.exceptions import ConnectionClosed
 
 from services.gateway import keys as keys_module
 from services.gateway.guard import Guard, NotKnown
@@ -17,11 +18,12 @@ from services.gateway.principal import Principal
 from shared.access import letters
 from shared.bus.buckets import Bucket
 from shared.bus.server import NatsServer
-from shared.contracts.access import Scope
+from shared.contracts.access import Allowance, Scope
 from shared.contracts.message import Message
 from tests.conftest import eventually
 from tests.gateway.guarded import SECRET, bearing, guarded, keys_of, make
 from tests.gateway.serving import serving
+from tests.gateway.test_socket import hear, say, talking, until
 
 M = TypeVar("M", bound=Message)
 
@@ -147,6 +149,33 @@ async def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(own_nat
 
         await eventually(refused)
         assert time.monotonic() - began < 1.0
+
+
+async def test_a_socket_that_is_open_asks_nothing_more_once_its_key_is_revoked(own_nats_server: NatsServer) -> None:
+    """It was let in with a key that counted; each message is looked at anew, with the limits of that moment."""
+    async with guarded(own_nats_server) as (http, backstage):
+        key = await make(backstage)
+        async with talking(http, additional_headers=bearing(key)) as client:
+            await say(client, type="chat", id=1, message="Hello")
+            assert (await until(client, "answer", "error"))[-1]["type"] == "answer"
+            await keys_of(backstage).change(key.key.id, Allowance(requests_per_minute=1))
+
+            async def limited() -> bool:
+                await say(client, type="chat", message="Hello")
+                return (await until(client, "answer", "error"))[-1].get("status") == 429
+
+            await eventually(limited)
+            await keys_of(backstage).revoke(key.key.id)
+
+            async def refused() -> bool:
+                await say(client, type="chat", message="Hello")
+                return "revoked at" in str((await until(client, "answer", "error"))[-1].get("detail"))
+
+            await eventually(refused)
+            with pytest.raises(ConnectionClosed) as closed:
+                await hear(client)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
 
 
 async def test_the_secret_is_shown_once_and_kept_nowhere(own_nats_server: NatsServer) -> None:

@@ -1,6 +1,7 @@
 """Who are you, may you: before anything else of a request is looked at, its body least of all."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from pydantic_core import to_json
@@ -52,6 +53,8 @@ class Access:
             await self._refuse(_forbidden(principal, wanted.value), scope, receive, send)
             return
         scope.setdefault("state", {})["principal"] = principal
+        if scope["type"] == "websocket":
+            scope["state"]["principal_now"] = partial(authenticator.principal_of, credential)
         await self._app(scope, receive, send)
 
     async def _refuse(self, answer: Response, scope: Scope, receive: Receive, send: Send) -> None:

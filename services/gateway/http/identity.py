@@ -1,6 +1,6 @@
 """Who asks, and which run a request is."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.requests import HTTPConnection, Request
 
@@ -16,6 +16,18 @@ def who(request: HTTPConnection) -> Principal:
     """Return whom a request, or a WebSocket, is from: by its credential, never by what it says of itself."""
     found: Principal = request.scope.get("state", {}).get("principal", EVERYBODY)
     return found
+
+
+async def who_now(connection: HTTPConnection) -> Principal:
+    """Return whom a WebSocket is from at this moment: its credential may have been taken away, or given other limits.
+
+    Raises what `Authenticator.principal_of` does.
+    """
+    state = connection.scope.get("state", {})
+    again: Callable[[], Awaitable[Principal]] | None = state.get("principal_now")
+    if again is not None:
+        state["principal"] = await again()
+    return who(connection)
 
 
 def may_ask(request: HTTPConnection, roles: Iterable[str]) -> None:

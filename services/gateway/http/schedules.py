@@ -11,15 +11,16 @@ from services.gateway.gateway import gateway_of
 from services.gateway.http.answering import show
 from services.gateway.http.bodies import parsed
 from services.gateway.http.errors import JSON, Refusal
-from services.gateway.http.identity import who
+from services.gateway.http.identity import may_ask, who
 from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
 from services.gateway.http.template_models import ScheduleBody, ScheduleDeleted, SchedulesAnswer, ScheduleWritten
 from services.gateway.http.templates import NAME, SHOWN, known, named
+from services.gateway.principal import at_most
 from shared.contracts.registry import Schedule, ScheduleState
 from shared.registry.filling import filled
 from shared.registry.schedules import BadSchedule, TooManySchedules
-from shared.workflows.problems import templates_in
+from shared.workflows.problems import roles_of, templates_in
 from shared.workflows.validation import Invalid, Problem
 
 router = APIRouter(tags=["schedules"])
@@ -60,6 +61,9 @@ async def write(request: Request, name: str) -> Response:
     if isinstance(checked, Invalid):
         problems = [Problem(f"$.variables{one.path[1:]}", one.code, one.message) for one in checked.problems]
         raise Refusal(422, tuple(problems))
+    may_ask(request, roles_of(checked.workflow.workflow))
+    principal = who(request)
+    priority = at_most(asked.priority, principal.most_priority)
 
     def make(version: int) -> Schedule:
         return Schedule(
@@ -67,8 +71,9 @@ async def write(request: Request, name: str) -> Response:
             name=name,
             version=version,
             written_at=datetime.now(UTC),
-            by=who(request).name,
-            **{field: getattr(asked, field) for field in ScheduleWritten.model_fields},
+            by=principal.name,
+            key=principal.key,
+            **{**{field: getattr(asked, field) for field in ScheduleWritten.model_fields}, "priority": priority},
         )
 
     try:

@@ -17,16 +17,19 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from services.gateway.admission import OverLimit
+from services.gateway.bearers import NoKeys
 from services.gateway.following import Following, following
 from services.gateway.gateway import Gateway, gateway_of
+from services.gateway.guard import NotKnown, TooManyTries
 from services.gateway.http.answers import to_chat, to_workflow
 from services.gateway.http.chat import birth_of
 from services.gateway.http.errors import Refusal, failure, said_of
-from services.gateway.http.identity import identity_by, who
+from services.gateway.http.identity import identity_by, who, who_now
 from services.gateway.http.run_models import Wanted
 from services.gateway.http.runs import steered
 from services.gateway.http.socket_models import Cancel, Chat, Decide, Ping, Subscribe, asked_of, mark_of
 from services.gateway.pages import Fact
+from services.gateway.principal import Principal
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.texts import Said, fields_of
 from services.gateway.waiting import Stopping, TooManyWaiting
@@ -52,9 +55,10 @@ IDLE_S: Final = 300.0
 """A socket on which nothing goes on and nothing is said for this long is closed."""
 STALLED_S: Final = 30.0
 NEEDS: Final[Mapping[type, Scope]] = {Subscribe: Scope.READ, Cancel: Scope.WORKFLOWS, Decide: Scope.WORKFLOWS}
-"""What a credential has to allow beyond asking, as over HTTP."""
+"""What a credential has to allow for what is not asking, as over HTTP."""
 _GOING_AWAY: Final = 1001
 _RESTARTS: Final = 1012
+_NOT_ALLOWED: Final = 1008
 
 Fields = dict[str, Any]
 
@@ -120,8 +124,7 @@ class Conversation:
 
     def __init__(self, gateway: Gateway, socket: WebSocket) -> None:
         self._gateway, self._socket, self._line = gateway, socket, Line(socket)
-        self._principal = who(socket)
-        self._tenant = self._principal.tenant
+        self._tenant = who(socket).tenant
         self._going: dict[asyncio.Task[None], str | int | None] = {}
 
     async def hold(self) -> None:
@@ -174,8 +177,9 @@ class Conversation:
             if isinstance(asked, Ping):
                 await self._line.tell("pong", mark)
                 return
-            if (wanted := NEEDS.get(type(asked))) is not None and wanted not in self._principal.scopes:
-                has = ", ".join(sorted(self._principal.scopes)) or "none"
+            scopes = (await self._known()).scopes
+            if (wanted := NEEDS.get(type(asked), Scope.CHAT)) not in scopes:
+                has = ", ".join(sorted(scopes)) or "none"
                 raise Refusal(403, f"this needs the scope {wanted.value!r}; the credential has: {has}")
             if len(self._going) >= MOST_AT_ONCE:
                 told = f"{MOST_AT_ONCE} requests go on on this connection, which is all that it takes; wait for one"
@@ -185,9 +189,23 @@ class Conversation:
         except Refusal as refusal:
             await self._line.fail(mark, refusal.status_code, refusal.said)
             return
+        except NotKnown as error:
+            await self._line.fail(mark, 401, str(error))
+            await self._quietly(self._socket.close(_NOT_ALLOWED, "the credential does not count any more"))
+            raise Gone from error
         task = asyncio.create_task(self._serve(asked, mark))
         self._going[task] = mark
         task.add_done_callback(self._over)
+
+    async def _known(self) -> Principal:
+        """Return whom the socket is from at this moment: a key that is revoked asks nothing more, new limits count."""
+        try:
+            principal = await who_now(self._socket)
+        except (TooManyTries, NoKeys, BusError) as error:
+            raise Refusal(503, "who this is from cannot be looked up now; say it again: nothing was kept") from error
+        if principal.tenant != self._tenant:
+            raise NotKnown("this credential is another tenant's now: connect again")
+        return principal
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._going.pop(task, None)

@@ -278,6 +278,24 @@ async def test_a_background_response_is_queued_until_it_is_taken_up(stage: Stage
         assert body["model"] == "segue-auto"
 
 
+async def test_a_response_that_waits_is_streamed_with_the_numbers_that_it_has_later(stage: Stage) -> None:
+    """They depend on what was asked, which is not known before: nothing is told before the run is taken up."""
+    async with stage(takes=False) as (http, backstage):
+        body = {"model": "medium_ai", "input": "Hi", "background": True}
+        begun = (await http.post("/v1/responses", json=body)).json()
+        where, asked = f"/v1/responses/{begun['id']}", {"stream": "true"}
+        async with http.stream("GET", where, params=asked) as early:
+            assert early.status_code == 200
+            await backstage.begin()
+            told = events((await early.aread()).decode())
+        later = events((await http.get(where, params=asked)).text)
+        assert told[0]["response"]["model"] == "medium_ai"
+        assert [one for one in told if "delta" not in one["type"]] == [
+            one for one in later if "delta" not in one["type"]
+        ]
+        assert text(told) == text(later)
+
+
 async def until(http: httpx.AsyncClient, response_id: str, status: str) -> dict[str, Any]:
     """Return a response once it has a status."""
     for _ in range(400):

@@ -7,7 +7,7 @@ and the end has the whole text.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,7 +27,7 @@ from shared.bus.connection import Bus
 from shared.bus.errors import BusError
 from shared.bus.hearing import Ear
 from shared.bus.jetstream import Stored
-from shared.contracts.events import CallSettled, RunCategorized, RunEnded, RunPlanned
+from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, RunEnded, RunPlanned
 from shared.contracts.ids import Purpose
 from shared.contracts.message import Run, Unreadable
 from shared.observe.logs import bound
@@ -109,6 +109,10 @@ async def tell(bus: Bus, teller: Teller, place: Place, stored: Stored) -> bytes:
     return b""
 
 
+Meet = Callable[[RunAccepted], tuple[Teller, bool]]
+"""Who tells a run, now that it is known what was asked, and whether what is done before the answer is told."""
+
+
 class Following(Response):
     """The response. Nothing is sent before the run is queued: what is refused is refused with its status."""
 
@@ -121,16 +125,17 @@ class Following(Response):
         birth: Birth | None = None,
         steps: bool = True,
         headers: Mapping[str, str] | None = None,
+        meet: Meet | None = None,
     ) -> None:
         super().__init__()
         self._gateway, self._run, self._teller, self._birth = gateway, run, teller, birth
-        self._steps, self._more = steps, headers
+        self._steps, self._more, self._meet = steps, headers, meet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, run, wire = self._gateway, self._run, Wire(send)
         live = subjects.live(run.tenant, run.run_id)
         spoken = [subjects.token(run.tenant, run.run_id, call) for call in sorted(SPEAKING)]
-        hints = [live.ended]
+        hints = [live.ended, *([live.accepted] if self._meet is not None else [])]
         if self._steps:
             hints += [live.category, live.plan, live.settled(Purpose.DECISION, ACKNOWLEDGE)]
             hints.append(live.settled(Purpose.TASK, "*"))
@@ -162,6 +167,8 @@ class Following(Response):
     async def _tell(self, wire: Wire, ear: Ear, past: Past) -> None:
         await wire.begin(replayed=past.ended is not None, more=self._more)
         try:
+            if self._meet is not None:
+                await self._meeting(wire, ear, self._meet)
             await wire.write(self._teller.opened() or b": at your service\n\n")
             ended = await self._until_end(wire, ear)
             if self._birth is not None:
@@ -171,6 +178,19 @@ class Following(Response):
             await self._fail(wire, error)
         else:
             await wire.write(b"", more=False)
+
+    async def _meeting(self, wire: Wire, ear: Ear, meet: Meet) -> None:
+        """Wait until the run is taken up, as its numbers depend on what was asked. One that ends before is told so."""
+        run, log_, loop = self._run, self._gateway.bus.log, asyncio.get_running_loop()
+        facts, until = subjects.events(run.tenant, run.run_id), self._gateway.runs.patience_until(run)
+        while (accepted := await log_.read(facts.accepted, RunAccepted)) is None:
+            if await log_.exists(facts.ended):
+                return
+            if loop.time() > until:
+                raise NoEndInTime(run.run_id, given_s(run))
+            await wire.still_there()
+            await ear.next()
+        self._teller, self._steps = meet(accepted)
 
     async def _fail(self, wire: Wire, error: Exception) -> None:
         status, detail, _ = said_of(error)

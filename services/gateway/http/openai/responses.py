@@ -20,7 +20,7 @@ from services.gateway.http.openai.bodies import ResponsesBody
 from services.gateway.http.openai.chat import failing
 from services.gateway.http.openai.described import ASKED, ERRORS, EVENTS, at
 from services.gateway.http.openai.failures import of_run
-from services.gateway.http.openai.following import Following, Place, tell
+from services.gateway.http.openai.following import Following, Meet, Place, tell
 from services.gateway.http.openai.messages import of_input
 from services.gateway.http.openai.outcome import SIMULATED, Asked
 from services.gateway.http.openai.response import Status, gone_on, id_of, input_items, response, run_id_of
@@ -33,7 +33,7 @@ from shared.contracts.commands import ControlRun, DeadlinePassed
 from shared.contracts.conversation import Conversation
 from shared.contracts.events import ResponseDeleted, RunAccepted, RunEnded
 from shared.contracts.ids import TOKEN_PATTERN, Verb
-from shared.contracts.message import ChatMessage, Run
+from shared.contracts.message import ChatMessage, Run, Unreadable
 from shared.topology import FINISHES
 from shared.workflows.validation import Problem
 
@@ -128,10 +128,23 @@ async def read(request: Request) -> Response:
         if not _streams(request):
             return _shown(found, [], None, "queued")
     if _streams(request):
-        teller = ResponseEvents(found, _after(request))
-        return Following(gateway, found.run, teller, steps=found.shows_steps)
+        after = _after(request)
+        meet = _meeting(gateway, after) if found.model == "" else None
+        return Following(gateway, found.run, ResponseEvents(found, after), steps=found.shows_steps, meet=meet)
     lines, ended, begun = await _told(gateway, found)
     return _shown(found, lines, ended, "in_progress" if begun else "queued")
+
+
+def _meeting(gateway: Gateway, after: int) -> Meet:
+    """Return who tells a response that still waited when it was asked for."""
+
+    def meet(accepted: RunAccepted) -> tuple[ResponseEvents, bool]:
+        asked = Asked.of(accepted, gateway.listings.version)
+        if asked is None or not asked.conversation.store:
+            raise Unreadable("there is no such response: it was not stored, or is none of OpenAI's clients")
+        return ResponseEvents(asked, after), asked.shows_steps
+
+    return meet
 
 
 @router.get(
