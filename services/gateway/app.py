@@ -102,8 +102,8 @@ def application(
     origins: Origins | None = None,
 ) -> ASGIApp:
     """Return the ASGI application. Its lifespan connects, serves and drains, in `drain_s` as the server does."""
-    waiting, guard = Waiting(bounds.waiting), Guard()
-    chosen = identification or Identification()
+    chosen, guard = identification or Identification(), Guard()
+    waiting = Waiting(bounds.waiting, of_one=None if chosen.auth == "off" else bounds.waiting_of_one)
 
     async def assemble(bus: Bus) -> Work:
         runs = Runs(bus=bus, now=_now, admission=Admission(bus, _now))

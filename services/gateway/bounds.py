@@ -21,6 +21,11 @@ class Bounds:
     connections: int = MOST_CONNECTIONS
     """SEGUE_MAX_CONNECTIONS: open connections, those that nobody says anything on among them."""
 
+    @property
+    def waiting_of_one(self) -> int:
+        """Of one tenant, where there may be several: a quarter is left to the others."""
+        return max(1, self.waiting - self.waiting // 4)
+
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Bounds":
         """Read the variables. Raises `ConfigInvalid` naming every one whose value cannot be used."""

@@ -58,7 +58,7 @@ class Gateway:
 
     async def answered(self, birth: Birth) -> Heard:
         """Return the end of a run, holding one of the places for waiting requests. Raises what `Runs.end_of` does."""
-        async with self.waiting.place():
+        async with self.waiting.place(birth.run.tenant):
             with bound(run_id=birth.run.run_id):
                 return await self.runs.end_of(birth)
 

@@ -1,6 +1,7 @@
 """How many requests may wait for their answer in this process, and how they end when it stops."""
 
 import asyncio
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -8,10 +9,11 @@ from shared.observe.metrics import REQUESTS_IN_FLIGHT
 
 
 class TooManyWaiting(Exception):
-    """As many requests wait in this process as it takes."""
+    """As many requests wait in this process as it takes, or as it takes of one tenant."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"{most} requests wait for their answer in this gateway, which is all that it takes")
+    def __init__(self, most: int, *, own: bool = False) -> None:
+        whose, taken = ("yours", "it takes of one tenant") if own else ("requests", "it takes")
+        super().__init__(f"{most} {whose} wait for their answer in this gateway, which is all that {taken}")
         self.most = most
 
 
@@ -22,17 +24,20 @@ class Stopping(Exception):
 class Waiting:
     """The places for waiting requests. One per process."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, of_one: int | None = None) -> None:
         self.most = most
+        self.of_one = of_one
+        """Of one tenant; None: there is only one."""
         self._places: set[Place] = set()
+        self._of: Counter[str] = Counter()
         self._until: float | None = None
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def place(self) -> "Place":
+    def place(self, tenant: str) -> "Place":
         """Return a place to be entered with `async with`: raises `TooManyWaiting`; inside, `Stopping` may be raised."""
-        return Place(self)
+        return Place(self, tenant)
 
     def stop_at(self, when: float) -> None:
         """Let nobody wait beyond loop time `when`."""
@@ -43,22 +48,28 @@ class Waiting:
     def enter(self, place: "Place") -> asyncio.Timeout:
         if len(self._places) >= self.most:
             raise TooManyWaiting(self.most)
+        if self.of_one is not None and self._of[place.tenant] >= self.of_one:
+            raise TooManyWaiting(self.of_one, own=True)
         self._places.add(place)
+        self._of[place.tenant] += 1
         REQUESTS_IN_FLIGHT.set(len(self._places))
         return asyncio.timeout_at(self._until)
 
     def leave(self, place: "Place") -> None:
         self._places.discard(place)
+        self._of[place.tenant] -= 1
+        if self._of[place.tenant] <= 0:
+            del self._of[place.tenant]
         REQUESTS_IN_FLIGHT.set(len(self._places))
 
 
 class Place:
     """One waiting request."""
 
-    __slots__ = ("_waiting", "limit")
+    __slots__ = ("_waiting", "limit", "tenant")
 
-    def __init__(self, waiting: Waiting) -> None:
-        self._waiting = waiting
+    def __init__(self, waiting: Waiting, tenant: str) -> None:
+        self._waiting, self.tenant = waiting, tenant
 
     async def __aenter__(self) -> Self:
         self.limit = self._waiting.enter(self)

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
 from starlette.requests import HTTPConnection
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from services.gateway import keys as keys_module
 from services.gateway.guard import Guard, NotKnown
@@ -176,6 +177,18 @@ async def test_a_socket_that_is_open_asks_nothing_more_once_its_key_is_revoked(o
                 await hear(client)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1008
+
+
+async def test_no_tenant_alone_takes_every_place(own_nats_server: NatsServer) -> None:
+    """Four places: of one tenant's four sockets the last is refused, and another tenant is still answered."""
+    async with guarded(own_nats_server, waiting=4) as (http, backstage), AsyncExitStack() as open_:
+        greedy, other = await make(backstage, "greedy"), await make(backstage, "other")
+        for _ in range(3):
+            await open_.enter_async_context(talking(http, additional_headers=bearing(greedy)))
+        with pytest.raises(InvalidStatus) as refused:
+            await open_.enter_async_context(talking(http, additional_headers=bearing(greedy)))
+        assert refused.value.response.status_code == 503
+        assert (await http.post("/chat", json={"message": "Hello"}, headers=bearing(other))).status_code == 200
 
 
 async def test_the_secret_is_shown_once_and_kept_nowhere(own_nats_server: NatsServer) -> None:

@@ -65,7 +65,7 @@ class Answering(Response):
         gateway, run, wire = self._gateway, self._birth.run, Wire(send)
         try:
             async with (
-                gateway.waiting.place(),
+                gateway.waiting.place(run.tenant),
                 following(gateway.pages, run.tenant, run.run_id, tokens=True) as there,
             ):
                 with bound(run_id=run.run_id):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import assert_never
 
 from services.gateway.http.models import (
     ArtifactBody,
@@ -16,15 +16,13 @@ from services.gateway.http.models import (
     UsageBody,
     WorkflowAnswer,
 )
+from services.gateway.http.openai.failures import OURS
 from shared.contracts.events import RunEnded
 from shared.contracts.message import Fault
 from shared.contracts.workflow import Workflow
 from shared.workflows.estimate import Estimate, Figures, estimate
 from shared.workflows.graph import compiled
 from shared.workflows.mermaid import flowchart
-
-_OURS: Final = frozenset({"budget_exceeded", "model_not_allowed"})
-"""Faults whose status is for the caller: what they may, and how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +164,7 @@ def _status(ended: RunEnded) -> int:
             return 409
         case "failed":
             code = ended.fault.code if ended.fault is not None else ""
-            own = ended.fault.status if ended.fault is not None and code in _OURS else None
+            own = ended.fault.status if ended.fault is not None and code in OURS else None
             return 504 if code == "deadline" else own or 502
     assert_never(ended.outcome)
 

@@ -95,7 +95,7 @@ class Followed(Response):
         gateway, wire = self._gateway, Wire(send)
         try:
             async with (
-                gateway.waiting.place(),
+                gateway.waiting.place(self._tenant),
                 following(gateway.pages, self._tenant, self._run_id, after=self._after, tokens=self._tokens) as there,
             ):
                 watching = asyncio.create_task(watch_caller(receive, wire, there.ear))

@@ -99,7 +99,7 @@ async def ws(socket: WebSocket) -> None:
         await _refuse(socket, failure(403, told))
         return
     try:
-        async with gateway.waiting.place():
+        async with gateway.waiting.place(who(socket).tenant):
             offered = socket.scope.get("subprotocols", [])
             await socket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
             await Conversation(gateway, socket).hold()

@@ -119,7 +119,7 @@ class Events(Response):
         )
         wire = Wire(send)
         try:
-            async with gateway.waiting.place(), gateway.bus.hearing.listen(*heard_on) as ear:
+            async with gateway.waiting.place(run.tenant), gateway.bus.hearing.listen(*heard_on) as ear:
                 with bound(run_id=run.run_id):
                     past = await gateway.runs.past(self._birth)
                     if past.accepted is None and past.ended is None:

@@ -32,6 +32,16 @@ def test_a_run_that_failed(code: str, status: int, theirs: str, kind: str) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("code", "status"), [("budget_exceeded", 402), ("budget_exceeded", 429), ("model_not_allowed", 403)]
+)
+def test_what_an_allowance_does_not_allow_has_the_status_that_it_has_elsewhere(code: str, status: int) -> None:
+    """It is refused so at the door, and over `/chat`: the same words wherever a run meets its limit."""
+    fault = {"type": "resource", "code": code, "message": "no", "status": status}
+    failing = of_run(ended(None, outcome="failed", fault=fault))
+    assert (failing.status, failing.code, failing.final) == (status, code, True)
+
+
 def test_a_run_that_was_cancelled_is_a_conflict_that_is_not_repeated() -> None:
     failing = of_run(ended(None, outcome="cancelled"))
     assert (failing.status, failing.final) == (409, True)

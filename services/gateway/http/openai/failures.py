@@ -36,6 +36,10 @@ _OF_THE_CALLER: Final = {
 """Faults that the same request meets again: by our code, OpenAI's."""
 
 
+OURS: Final = frozenset({"budget_exceeded", "model_not_allowed"})
+"""Faults whose status is for the caller: what they may, and how much."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failing:
     """An error as it is answered."""
@@ -96,6 +100,8 @@ def of_run(ended: RunEnded) -> Failing:
     code = fault.code if fault is not None else ended.outcome
     if (theirs := _OF_THE_CALLER.get(code)) is not None:
         return Failing(400, said, theirs, "messages" if theirs == "context_length_exceeded" else None, run_id, True)
+    if code in OURS and fault is not None and fault.status is not None:
+        return Failing(fault.status, said, code, None, run_id, True)
     match ended.outcome:
         case "denied":
             status = fault.status if fault is not None and fault.status in range(400, 500) else 400

@@ -140,7 +140,7 @@ class Following(Response):
             hints += [live.category, live.plan, live.settled(Purpose.DECISION, ACKNOWLEDGE)]
             hints.append(live.settled(Purpose.TASK, "*"))
         try:
-            async with gateway.waiting.place(), gateway.bus.hearing.listen(*spoken, hints=hints) as ear:
+            async with gateway.waiting.place(run.tenant), gateway.bus.hearing.listen(*spoken, hints=hints) as ear:
                 with bound(run_id=run.run_id):
                     past = await self._born()
                     watch = asyncio.create_task(watch_caller(receive, wire, ear))
