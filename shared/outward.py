@@ -83,6 +83,8 @@ class _Checked(AbstractResolver):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
         except OSError as error:
             raise FetchFailed(f"the host {host!r} has no address: {error.strerror or error}") from error
+        except UnicodeError as error:
+            raise FetchFailed(f"the host {host[:80]!r} is no name: a part of it is empty or too long") from error
         results: list[ResolveResult] = []
         for kind, _, protocol, _, place in found:
             address = ipaddress.ip_address(str(place[0]).partition("%")[0])
@@ -124,6 +126,8 @@ class Outward:
             raise Forbidden("only https:// URLs are asked")
         if parts.username is not None or parts.password is not None:
             raise Forbidden("a URL with a user name or password in it is not asked")
+        if not host.isascii():  # 127。0。0。1 is an address to the client, which normalises it
+            raise Forbidden("a host with other characters than ASCII is written as xn--…")
         plain = parts.scheme == "http"
         try:
             address = ipaddress.ip_address(host)
@@ -152,7 +156,7 @@ class Outward:
                     async with self.send("GET", url, headers=headers) as response:
                         where = response.headers.get("location")
                         if response.status in (301, 302, 303, 307, 308) and where:
-                            onward = urljoin(url, where)
+                            onward = _joined(url, where)
                             if urlsplit(onward).netloc != urlsplit(url).netloc:
                                 headers = None
                             url = onward
@@ -192,6 +196,15 @@ class Outward:
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, timeout=timeout
             )
         return found
+
+
+def _joined(url: str, where: str) -> str:
+    try:
+        onward = urljoin(url, where)
+        urlsplit(onward)
+    except ValueError as error:
+        raise FetchFailed(f"it redirects to what is not a URL: {error}") from error
+    return onward
 
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> Fetched:

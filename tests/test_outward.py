@@ -35,6 +35,7 @@ def test_public_addresses_are_and_opened_networks_too() -> None:
     [
         "http://example.com/a.png", "https://127.0.0.1/", "https://[::1]/", "https://user:pw@example.com/", "ftp://x/",
         "file:///etc/passwd", "https://", "https://[::ffff:10.0.0.1]/", "https://x:99999/", "https://" + "a" * 5_000,
+        "https://127\u30020\u30020\u30021/", "https://\uff11\uff12\uff17.0.0.1/", "https://\uff4cocalhost/",
     ],
 )  # fmt: skip
 def test_addresses_that_are_refused_by_their_text(url: str) -> None:
@@ -51,6 +52,34 @@ async def test_names_are_looked_up_before_they_are_refused(url: str) -> None:
     await outward.close()
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".com", "a..b", ".a"])
+async def test_a_host_that_can_be_no_name_is_a_failure_like_any_other(host: str) -> None:
+    outward = Outward()
+    with pytest.raises(FetchFailed, match="is no name"):
+        await outward.get(f"https://{host}/", most_bytes=10, within_s=5)
+    await outward.close()
+
+
+async def test_an_opened_network_opens_no_other_spelled_differently() -> None:
+    """The client would connect to what it normalises a host to, without looking it up."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 1\r\n\r\nx")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    outward = Outward((ipaddress.ip_network("10.0.0.0/8"),))
+    with pytest.raises((Forbidden, FetchFailed)):
+        await outward.get(f"http://127\u30020\u30020\u30021:{port}/", most_bytes=10, within_s=5)
+    assert asked == []
+    await outward.close()
+    server.close()
+
+
 async def test_bodies_redirects_and_opened_networks() -> None:
     """An opened network is asked over plain http; a body over the bound and a redirect inwards are refused."""
     said: list[bytes] = []
@@ -58,7 +87,9 @@ async def test_bodies_redirects_and_opened_networks() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         said.append(await reader.readuntil(b"\r\n\r\n"))
         path = said[-1].split()[1]
-        if path == b"/away":
+        if path == b"/nowhere":
+            writer.write(b"HTTP/1.1 302 X\r\nlocation: http://[bad/\r\ncontent-length: 0\r\n\r\n")
+        elif path == b"/away":
             writer.write(b"HTTP/1.1 302 X\r\nlocation: https://169.254.169.254/\r\ncontent-length: 0\r\n\r\n")
         else:
             writer.write(b"HTTP/1.1 200 X\r\ncontent-type: image/png; a=b\r\ncontent-length: 20\r\n\r\n" + b"x" * 20)
@@ -74,6 +105,8 @@ async def test_bodies_redirects_and_opened_networks() -> None:
         await outward.get(f"{base}/", most_bytes=19, within_s=5)
     with pytest.raises(FetchFailed, match="redirects"):
         await outward.get(f"{base}/away", most_bytes=20, within_s=5)
+    with pytest.raises(FetchFailed, match="not a URL"):
+        await outward.get(f"{base}/nowhere", most_bytes=20, within_s=5, redirects=2)
     with pytest.raises(Forbidden, match=r"169\.254"):
         await outward.get(f"{base}/away", most_bytes=20, within_s=5, redirects=2)
     await outward.close()
