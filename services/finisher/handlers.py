@@ -119,10 +119,10 @@ class Finisher:
         command = await self._decoded(delivery, ControlRun)
         facts = subjects.events(command.tenant, command.run_id)
         accepted = await self.bus.log.read(facts.accepted, RunAccepted)
-        if accepted is None:
+        run = accepted.run if accepted is not None else await self._queued(command)
+        if run is None:
             log.info("cancel.unknown_run", extra={"run_id": command.run_id})
             return Done()
-        run = accepted.run
         with bound(run_id=run.run_id, tenant=run.tenant):
             point("finisher.taken")
             if (ended := await self._ended(run)) is not None:
@@ -136,6 +136,12 @@ class Finisher:
             await self._end(end, story.accepted, story.planned)
             await self._stop(run, "cancelled")
             return Done()
+
+    async def _queued(self, command: ControlRun) -> Run | None:
+        """Return a run that nobody has accepted yet, by its timer: ended now, nothing is bought for it later."""
+        stored = await self.bus.jetstream.last(FINISHES, subjects.timer(command.run_id))
+        run = (await self.bus.log.decode(stored, DeadlinePassed)).run if stored is not None else None
+        return run if run is not None and run.tenant == command.tenant else None
 
     async def _stop(self, run: Run, reason: str) -> None:
         """Tell executors to drop what they do for a run: a hint, the log decides."""

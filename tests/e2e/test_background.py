@@ -1,5 +1,8 @@
 """Begun and not waited for: the run's id at once, its answer later; and deadlines of a caller's own."""
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +79,33 @@ async def test_what_makes_no_sense_is_refused(system: System) -> None:
     ):
         answer = await system.post(path, body)
         assert (answer.status_code, answer.json()["detail"][0]["path"]) == (422, place), answer.text
+
+
+@pytest.mark.parametrize("how", ["DELETE", "POST"])
+async def test_what_is_cancelled_before_it_is_taken_up_is_never_paid_for(tmp_path: Path, how: str) -> None:
+    """Nobody has accepted it, so its timer says whose it is; whoever takes it later asks no model."""
+    async with System(tmp_path) as system:
+        categorizer = system.running("categorizer")[0]
+        os.kill(categorizer.pid, signal.SIGSTOP)
+        try:
+            body = {"model": "segue-auto", "input": "Explain how tides come about, and why", "background": True}
+            begun = (await system.post("/v1/responses", body)).json()
+            where = f"{system.gateway.url}/v1/responses/{begun['id']}" + ("/cancel" if how == "POST" else "")
+            answer = await system.http.request(how, where)
+            assert answer.status_code == 200, answer.text
+            assert answer.json().get("deleted") or answer.json()["status"] == "cancelled"
+            run_id = begun["id"].removeprefix("resp_")
+
+            async def ended() -> bool:
+                return "ended" in await system.facts(run_id)
+
+            await eventually(ended)
+        finally:
+            os.kill(categorizer.pid, signal.SIGCONT)
+
+        async def taken_up() -> bool:
+            return "call.answer.answer.settled" in await system.facts(run_id)
+
+        await eventually(taken_up)
+        assert (await system.facts(run_id))["ended"]["outcome"] == "cancelled"
+        assert await system.ledger() == []

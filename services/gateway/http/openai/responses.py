@@ -167,7 +167,7 @@ async def asked_items(request: Request) -> Response:
 @router.post(
     "/v1/responses/{response_id}/cancel",
     summary="Cancel a response",
-    responses={**ERRORS, 409: ASKED[409]},
+    responses=ERRORS,
     openapi_extra=at(*_ID),
 )
 async def cancel(request: Request) -> Response:
@@ -175,7 +175,10 @@ async def cancel(request: Request) -> Response:
     gateway = gateway_of(request)
     found = await _find(request, gateway, request.path_params["response_id"])
     if isinstance(found, Run):
-        raise Refusal(409, "the response still waits in the queue: cancel it once it is taken up")
+        await _cancel(gateway, found)
+        ended = await _end_of(gateway, found)
+        nothing = Asked(found, "", Conversation(model=""), None, gateway.listings.version)
+        return _shown(nothing, [], ended, "queued")
     _, ended, _ = await _told(gateway, found)
     if ended is None:
         await _cancel(gateway, found.run)
