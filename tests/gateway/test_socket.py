@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from services.gateway.http import socket
 from services.gateway.origins import Origins
-from services.gateway.principal import EVERYBODY
+from services.gateway.principal import EVERYBODY, Principal
 from shared.bus.server import NatsServer
 from shared.config import ConfigInvalid
 from shared.contracts.access import Scope
@@ -188,7 +188,11 @@ async def test_a_credential_for_asking_neither_follows_nor_steers(
 ) -> None:
     """What a key may do is the same as over HTTP: it asks, and is told what it would need for more."""
     asking = replace(EVERYBODY, scopes=frozenset({Scope.CHAT}))
-    monkeypatch.setattr(socket, "who", lambda _: asking)
+
+    async def who_now(_: object) -> Principal:
+        return asking
+
+    monkeypatch.setattr(socket, "who_now", who_now)
     async with stage() as (http, _), talking(http) as client:
         for kind, wanted in (("subscribe", "read"), ("cancel", "workflows"), ("approve", "workflows")):
             await say(client, type=kind, id=kind, run_id="r")
