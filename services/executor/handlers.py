@@ -50,6 +50,8 @@ log = logging.getLogger("segue.executor")
 IN_PLACE_S = 1.0
 """A wait of at most this is slept in place; a longer one is put back, so that it holds no place."""
 LOOKS_FOR_PAYLOAD = 5
+BUGS_BEFORE_BURIAL = 5
+"""Deliveries of a call that this code cannot deal with, before its run is told."""
 CROWDED_IN_PLACE = 3
 """Times that a call finds what is left of its budget held by others, before it waits elsewhere."""
 
@@ -112,7 +114,17 @@ class Executor:
             bound(run_id=run.run_id, tenant=run.tenant, call=command.call),
             self.running.enter(run, command.call) as working,
         ):
-            return await self._execute(command, delivery, working)
+            try:
+                return await self._execute(command, delivery, working)
+            except (BusError, Poison):
+                raise
+            except Exception as error:
+                if delivery.delivered < BUGS_BEFORE_BURIAL or working.claims:
+                    raise  # with a claim it is one more attempt whose outcome nobody knows, and those are counted
+                # It would be buried in the end, and its run wait for its deadline.
+                said = f"an error of ours, {delivery.delivered} times: {type(error).__name__}; the log has it"
+                await self._fail(Ledger.of(command), fault(taxonomy.INTERNAL, said))
+                raise Poison(f"{type(error).__name__}: {error}") from error
 
     async def _execute(self, command: ExecuteCall, delivery: Delivery, working: Working) -> Verdict:
         point("executor.taken")

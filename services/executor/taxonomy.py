@@ -108,6 +108,7 @@ IMAGE_UNUSABLE: Final = Verdict("logical", "image_unusable", repeat=False)
 NOT_STORED: Final = Verdict("fatal", "artifact_not_stored", repeat=False)
 JOB_LOST: Final = Verdict("transient", "job_lost")
 EXECUTOR_DIED: Final = Verdict("fatal", "executor_died", repeat=False)
+INTERNAL: Final = Verdict("fatal", "internal_error", repeat=False)
 
 
 def _rows(seen: Seen, signals: dict[str, Verdict]) -> tuple[Row, ...]:
@@ -234,6 +235,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "what was made cannot be stored": NOT_STORED,
         "a provider's job that cannot be asked about": JOB_LOST,
         "executors died on it": EXECUTOR_DIED,
+        "an error of ours, again and again": INTERNAL,
     }),
 )  # fmt: skip
 

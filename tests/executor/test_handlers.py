@@ -13,6 +13,7 @@ from services.executor import settlement, taxonomy
 from services.executor.attempts import RULES, Policy, Rule
 from services.executor.claims import STILL
 from services.executor.providers import Answered
+from services.executor.roster import Roster
 from services.executor.settlement import Ledger
 from shared import subjects
 from shared.bus.delivery import Delivery, Done, Retry
@@ -390,6 +391,25 @@ async def test_a_call_that_kills_executors_is_given_up(begin: Begin) -> None:
     assert settled.fault is not None
     assert (settled.fault.type, settled.fault.code, settled.attempts) == ("fatal", "executor_died", 4)
     assert world.provider.seen == []
+
+
+async def test_a_call_that_this_code_cannot_deal_with_fails_and_is_buried(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is told after some deliveries, instead of waiting for its deadline."""
+    world = await begin()
+
+    async def bug(*_: object) -> None:
+        raise IndexError("nobody thought of this")
+
+    monkeypatch.setattr(Roster, "passing", bug)
+    command = call(run(lasts_s=600))
+    settled = await world.do(command)
+    assert settled.fault is not None
+    assert (settled.fault.type, settled.fault.code, settled.attempts) == ("fatal", "internal_error", 0)
+    assert "IndexError" in settled.fault.message
+    headers = (await buried(world)).headers or {}
+    assert any("nobody thought of this" in value for value in headers.values())
 
 
 async def test_an_attempt_that_somebody_still_works_on_is_left_to_him(begin: Begin) -> None:

@@ -121,6 +121,7 @@ ours an|image|that|the|call|is|to|look|at|cannot|be|had logical image_unusable -
 ours what|was|made|cannot|be|stored fatal artifact_not_stored -
 ours a|provider's|job|that|cannot|be|asked|about transient job_lost r
 ours executors|died|on|it fatal executor_died -
+ours an|error|of|ours,|again|and|again fatal internal_error -
 """
 ROWS = [line.split() for line in EXPECTED.strip().splitlines()]
 
