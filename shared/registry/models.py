@@ -16,6 +16,7 @@ from shared.bus.buckets import Bucket
 from shared.config.configuration import Configuration
 from shared.config.keys import Notes, read
 from shared.config.roles import BUILT_IN, DEFAULT_VARIANT, BasePrompt, Model, Provider
+from shared.contracts.message import Unreadable
 from shared.contracts.registry import ModelEntry, ProviderEntry
 from shared.registry.templates import VersionMismatch
 from shared.workflows.problems import Problem, hint
@@ -147,6 +148,10 @@ def _read(document: Mapping[str, JsonValue], kind: type[S]) -> tuple[S, dict[str
     return found, kept
 
 
+def _left_out(_: str, __: Unreadable) -> None:
+    """Do not count an entry that cannot be read; whoever follows the registry says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelBook:
     """Writes what holds over the configuration file."""
@@ -195,7 +200,7 @@ class ModelBook:
             there = 0 if record is None or record.empty else record.version
             if expected is not None and expected != there:
                 raise VersionMismatch(name, there, what)
-            if record is None and len(await self.bucket.every(what, kind)) >= MOST:
+            if record is None and len(await self.bucket.every(what, kind, unreadable=_left_out)) >= MOST:
                 raise TooManyEntries(what)
             fields = record.model_dump() if record is not None else {}
             fields |= {

@@ -80,6 +80,8 @@ def test_what_is_no_answer(bodies: list[Any], code: str) -> None:
     found = read(*bodies)
     assert isinstance(found, Failed)
     assert found.verdict.code == code
+    if code == "malformed_answer":
+        assert found.cost_usd is None, "what cannot be read may have been charged for"
 
 
 def test_an_image_comes_with_its_tokens() -> None:

@@ -168,12 +168,12 @@ class ContentReader:
         try:
             body = from_json(event)
         except ValueError as error:
-            self._fail(Failed(MALFORMED, f"the answer is not JSON: {error}", 200))
+            self._fail(Failed(MALFORMED, f"the answer is not JSON: {error}", 200, cost_usd=None))
             return ""
         if isinstance(body, list) and len(body) == 1:
             body = body[0]
         if not isinstance(body, dict):
-            self._fail(Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200))
+            self._fail(Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200, cost_usd=None))
             return ""
         if isinstance(body.get("usageMetadata"), dict):
             self._usage, self._counted = usage_of(body["usageMetadata"]), True
@@ -198,7 +198,7 @@ class ContentReader:
         if isinstance(data, dict):
             made = media_of(data.get("data"), data.get("mimeType") or data.get("mime_type"))
             if made is None:
-                self._fail(Failed(MALFORMED, "an image of the answer is not base64", 200))
+                self._fail(Failed(MALFORMED, "an image of the answer is not base64", 200, cost_usd=None))
             else:
                 self.media.append(made)
         if (call := called(part, len(self._calls))) is not None:
