@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import assert_never
 
 from services.executor import settlement, taxonomy
@@ -419,6 +420,11 @@ class Executor:
             permit = await self.permits.take(route, ledger.command)
         return permit
 
+    async def _once_more(self, route: Route, ledger: Ledger) -> None:
+        """Take another request's place within the limit; its tokens are those that the attempt holds already."""
+        permit = await self._insist(route, ledger)
+        await _told(self.permits.used(route, permit, 0))
+
     async def _ask(
         self, ledger: Ledger, call: ExecuteCall, started: AttemptStarted, route: Route, working: Working
     ) -> Answered | Failed | MediaJob:
@@ -429,7 +435,7 @@ class Executor:
             budget_s = min(budget_s, command.timeout_s)
         smaller = halvings(ledger.failed, route.role, taxonomy.ANSWER_LENGTH.code)
         trims = halvings(ledger.failed, route.role, taxonomy.CONTEXT.code)
-        asked = Asked(call, started.attempt, smaller, trims)
+        asked = Asked(call, started.attempt, smaller, trims, again=partial(self._once_more, route, ledger))
         if route.lane is Lane.VIDEO:
             return await self.jobs.submit(asked, started, route, working, max(0.0, budget_s))
         deltas = self.streams.open(self.bus.client, command, started) if command.stream else None
