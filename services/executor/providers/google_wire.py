@@ -214,12 +214,14 @@ class ContentReader:
 
     def _failed(self, verdict: Verdict, message: str, like: Failed | None = None) -> Failed:
         nothing_sent = not self.parts and like is not None and like.cost_usd == 0.0
+        # Every piece counts what there is up to it: of an answer that broke off, less than is charged for.
+        whole = self.finished is not None or self._blocked is not None
         return Failed(
             verdict,
             message,
             like.status if like is not None else 200,
             like.retry_after_s if like is not None else None,
-            usage=self._usage,
+            usage=self._usage if whole else Usage(),
             cost_usd=None if self._counted or not nothing_sent else 0.0,
             text_sent=bool(self.parts),
         )
