@@ -156,7 +156,7 @@ def _by_table(provider: str, model: str, usage: Usage) -> float | None:
         provider,
         model,
         input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
+        output_tokens=_said(usage),
         **({"cache_read_tokens": cached} if cached else {}),
         **({"output_image_tokens": usage.image_tokens} if usage.image_tokens else {}),
     )
@@ -176,10 +176,15 @@ def _overridden(override: Override, usage: Usage) -> float | None:
         cached = min(usage.cached_tokens, usage.prompt_tokens)
         again = override.cached_input if override.cached_input is not None else override.input
         fresh = (usage.prompt_tokens - cached) * override.input
-        cost_usd += (fresh + cached * again + (usage.completion_tokens - of_images) * override.output) / _MILLION
+        cost_usd += (fresh + cached * again + (_said(usage) - of_images) * override.output) / _MILLION
     elif not (usage.images or usage.video_s):
         return None
     return cost_usd
+
+
+def _said(usage: Usage) -> int:
+    """Return the tokens of an answer: those of its images are among them, whatever a provider's sum says."""
+    return max(usage.completion_tokens, usage.image_tokens)
 
 
 def _listed(price: Media, usage: Usage, *, fine: bool) -> float | None:

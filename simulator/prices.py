@@ -83,8 +83,11 @@ UNLISTED: Final = Price(_KNOWN_SINCE, 0.50, 1.50, 2_000_000)
 
 @lru_cache(maxsize=512)
 def price_of(model: str, on: date) -> Price:
-    """Return the price of a model on a day. Variants (`model:nitro`) cost what the model costs."""
-    entries = TABLE.get(model) or TABLE.get(model.partition(":")[0]) or (UNLISTED,)
+    """Return the price of a model on a day. Variants (`model:nitro`) cost what the model costs.
+
+    Google's own name for a model has no vendor before it.
+    """
+    entries = TABLE.get(model) or TABLE.get(model.partition(":")[0]) or TABLE.get(f"google/{model}") or (UNLISTED,)
     holding = [entry for entry in entries if entry.since <= on]
     return holding[-1] if holding else entries[0]
 

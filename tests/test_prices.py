@@ -164,3 +164,12 @@ def test_an_override_file_is_read_or_refused_with_its_place(tmp_path: Path) -> N
         assert said in str(caught.value), str(caught.value)
     with pytest.raises(ConfigInvalid, match="SEGUE_PRICES"):
         PriceBook.read(tmp_path / "gone.json")
+
+
+def test_a_sum_that_leaves_images_out_is_priced_all_the_same() -> None:
+    """An answer is not lost because its provider's figures contradict each other, and never costs less for it."""
+    odd = Usage(prompt_tokens=100, completion_tokens=7, image_tokens=1_120, images=1)
+    whole = odd.model_copy(update={"completion_tokens": 1_120})
+    book = PriceBook({"own/image": Override(input=1, output=2, image=0.02)})
+    for model in ("gemini-3-pro-image", "own/image"):
+        assert book.cost("google_ai", model, odd) == book.cost("google_ai", model, whole)

@@ -95,7 +95,9 @@ def decide(
         return GiveUp(last.fault)
     following = chain[chain.index(last.role) + 1 :] if last.role in chain else chain
     wait_s = None
-    if verdict.backpressure:
+    if last.role not in chain:
+        pass  # it was taken out, or disabled, while its attempt went on
+    elif verdict.backpressure:
         wait_s = _pause_s(_refused_in_a_row(failed), retry_after_s, policy, jitter)
     elif verdict.repeat and not (following and policy.rules[verdict.type].alternative_first):
         used = sum(1 for one in failed if one.role == last.role and not one.backpressure)

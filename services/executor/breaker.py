@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.executor.taxonomy import MODEL_GONE, Verdict
+from services.executor.taxonomy import MODEL_GONE, NOT_STORED, Verdict
 from shared.contracts.health import BreakerState
 
 COUNTED: Final = frozenset(
@@ -83,8 +83,11 @@ def counts(verdict: Verdict) -> bool:
 
 
 def _at_once(verdict: Verdict) -> bool:
-    """Whether one is enough: an executor died on it, or the provider says that there is no such model any more."""
-    return verdict.type == "fatal" or verdict == MODEL_GONE
+    """Whether one is enough: an executor died on it, or the provider says that there is no such model any more.
+
+    That our own store refused what was made says nothing of the model.
+    """
+    return (verdict.type == "fatal" and verdict != NOT_STORED) or verdict == MODEL_GONE
 
 
 def after_failure(

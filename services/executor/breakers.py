@@ -73,7 +73,7 @@ class Breakers:
                 await self._look()
 
     async def _look(self) -> None:
-        there = await self.bus.breakers.every("", BreakerState)
+        there = await self.bus.breakers.every("", BreakerState, unreadable=_left_out)
         for key in self._known.keys() - there.keys():
             self._forget(key)
         for key, state in there.items():
@@ -168,6 +168,10 @@ class Breakers:
             return state.model_copy(update={"probes": min(self.settings.probes, state.probes + 1)})
 
         await self.bus.breakers.update(key, BreakerState, more)
+
+
+def _left_out(key: str, error: Unreadable) -> None:
+    log.error("breaker.left_out", extra={"key": key, "error": str(error)})
 
 
 _LEVELS = {"closed": 0.0, "half_open": 0.5, "open": 1.0}

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import assert_never
 
 from services.executor import settlement, taxonomy
@@ -134,13 +135,12 @@ class Executor:
         )
         if old and (elsewhere := await self._survey(ledger, delivery)) is not None:
             return elsewhere
-        chain, why_not = self.roster.chain(command.role, alone=command.embed is not None)
-        if why_not is None:
-            chain, why_not = await self._allowed(command, chain)
+        chain, why_not = await self._chain(ledger)
         if why_not is not None:
             return await self._fail(ledger, why_not)
-        role = ledger.role if ledger.role in chain else chain[0]
-        if ledger.next_attempt == 1 and (known := await self.recall.known(command, role)) is not None:
+        role = ledger.role if ledger.role in chain or not chain else chain[0]
+        fresh = ledger.next_attempt == 1 and ledger.job is None
+        if fresh and (known := await self.recall.known(command, role)) is not None:
             return await self._settle(known)
         crowded = 0
         while True:
@@ -162,10 +162,11 @@ class Executor:
             try:
                 asked = await self.artifacts.resolved(command, route)
             except Unusable as error:
+                await self._unprobed(route, probe)
                 return await self._fail(ledger, fault(error.failed.verdict, str(error)))
             made = await self._attempt(ledger, asked, working, route)
-            if probe and (made is None or isinstance(made, Busy | Crowded | Fault)):
-                await self.breakers.put_probe_back(route)
+            if made is None or isinstance(made, Busy | Crowded | Fault):
+                await self._unprobed(route, probe)
             if isinstance(made, Crowded):
                 crowded += 1
                 if (waits := await self._crowded(ledger, delivery, working, made, crowded)) is not None:
@@ -185,13 +186,18 @@ class Executor:
                 role = ledger.role if ledger.role in chain else chain[0]
                 continue
             if isinstance(made, MediaJob):
-                await self.breakers.answered(route, probe=probe)
+                await _told(self.breakers.answered(route, probe=probe))
                 ledger.job = made
                 continue
             on = await self._conclude(ledger, delivery, working, chain, route, made, probe=probe)
             if not isinstance(on, str):
                 return on
             role = on
+
+    async def _unprobed(self, route: Route, probe: bool) -> None:
+        """Let another call try a half-open model that this one, which was to, does not ask."""
+        if probe:
+            await self.breakers.put_probe_back(route)
 
     async def _survey(self, ledger: Ledger, delivery: Delivery, *, contested: bool = False) -> Verdict | None:
         """Take in what the log has of the call's attempts; returns what to answer when this process is not to go on.
@@ -219,6 +225,26 @@ class Executor:
         made = (started_by(command, job), found, took_s)
         return await self._conclude(ledger, delivery, working, chain, route or self.roster.first(chain), made)
 
+    async def _chain(self, ledger: Ledger) -> tuple[list[str], Fault | None]:
+        """Return whom a call may ask, in order; or why there is nobody.
+
+        A job that was given is asked after although nobody may be asked any more: then the order is empty. Where not
+        even that can be done, what the job costs is unknown.
+        """
+        command = ledger.command
+        chain, why_not = self.roster.chain(command.role, alone=command.embed is not None)
+        if why_not is None:
+            chain, why_not = await self._allowed(command, chain)
+        if why_not is None or ledger.job is None:
+            return chain, why_not
+        if self.roster.of_job(ledger.job) is not None:
+            return [], None
+        started = started_by(command, ledger.job)
+        await self.budgets.lost(started, command.purpose)
+        ledger.lost(started)
+        ledger.job = None
+        return [], why_not
+
     async def _conclude(
         self,
         ledger: Ledger,
@@ -238,7 +264,7 @@ class Executor:
         if isinstance(outcome, Answered) and outcome.media:
             outcome, artifacts = await self._store(started, command.purpose, outcome)
         if isinstance(outcome, Answered):
-            await self.breakers.answered(route, probe=probe)
+            await _told(self.breakers.answered(route, probe=probe))
             fact = settlement.answered(
                 ledger, started, outcome, took_s=took_s, simulated=route.simulated, artifacts=artifacts
             )
@@ -246,7 +272,7 @@ class Executor:
             await self.recall.keep(command, route, fact)
             return verdict
         why = self._take(ledger, started, outcome)
-        await self.breakers.failed(route, outcome.verdict, why.message, probe=probe)
+        await _told(self.breakers.failed(route, outcome.verdict, why.message, probe=probe))
         if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED, taxonomy.CLAIM_LAPSED):
             return await self._fail(ledger, why, started)
         decision = decide(
@@ -354,7 +380,7 @@ class Executor:
             took_s = time.monotonic() - began_s
             point("executor.answered")
             told = 0 if isinstance(outcome, MediaJob) else outcome.usage.prompt_tokens
-            await self.permits.used(route, permit, tokens_taken(outcome), took_s, told)
+            await _told(self.permits.used(route, permit, tokens_taken(outcome), took_s, told))
         if isinstance(outcome, MediaJob):
             return outcome
         if isinstance(outcome, Failed):
@@ -406,6 +432,11 @@ class Executor:
             permit = await self.permits.take(route, ledger.command)
         return permit
 
+    async def _once_more(self, route: Route, ledger: Ledger) -> None:
+        """Take another request's place within the limit; its tokens are those that the attempt holds already."""
+        permit = await self._insist(route, ledger)
+        await _told(self.permits.used(route, permit, 0))
+
     async def _ask(
         self, ledger: Ledger, call: ExecuteCall, started: AttemptStarted, route: Route, working: Working
     ) -> Answered | Failed | MediaJob:
@@ -416,7 +447,7 @@ class Executor:
             budget_s = min(budget_s, command.timeout_s)
         smaller = halvings(ledger.failed, route.role, taxonomy.ANSWER_LENGTH.code)
         trims = halvings(ledger.failed, route.role, taxonomy.CONTEXT.code)
-        asked = Asked(call, started.attempt, smaller, trims)
+        asked = Asked(call, started.attempt, smaller, trims, again=partial(self._once_more, route, ledger))
         if route.lane is Lane.VIDEO:
             return await self.jobs.submit(asked, started, route, working, max(0.0, budget_s))
         deltas = self.streams.open(self.bus.client, command, started) if command.stream else None
@@ -461,7 +492,8 @@ class Executor:
         command = ledger.command
         at = self.now() + timedelta(seconds=after_s)
         waiting = subjects.wait(command.run, command.purpose, command.call)
-        await self.bus.log.send_at(waiting, delivery.subject, ledger.put_back(), at)
+        put_back = ledger.put_back()  # with what its attempts came to
+        await insist(lambda: self.bus.log.send_at(waiting, delivery.subject, put_back, at), "call.waits_to_be_put_back")
         log.info("attempt.waits", extra={"after_s": round(after_s, 3), "attempts": ledger.next_attempt - 1})
         point("executor.scheduled")
         return Done()
@@ -483,6 +515,15 @@ class Executor:
             await self.reconciliation.book(fact, accounts.shares(fact), written.fact)
         await self.reconciliation.ask_after(written.fact)
         return Done()
+
+
+async def _told(what: Awaitable[None]) -> None:
+    """Tell a limit or a breaker what an attempt came to. What was paid for is not lost because that cannot be written:
+    the limit keeps what it held, and the breaker counts the next one."""
+    try:
+        await what
+    except BusError as error:
+        log.warning("attempt.not_told", extra={"error": str(error)})
 
 
 def _can_shrink(ledger: Ledger, role: str) -> bool:

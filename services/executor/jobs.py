@@ -32,6 +32,8 @@ POLL_WITHIN_S: Final = 180.0
 MOST_TROUBLE: Final = 10
 """Times in a row that a job cannot be asked after, before it is given up."""
 LONGEST_PAUSE_S: Final = 30.0
+POLL_PAUSE_S: Final = 5.0
+"""At least, when a provider says that it is asked too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Jobs:
         left_s = (command.run.deadline_at - self.now()).total_seconds()
         if left_s <= 0:
             return Failed(taxonomy.DEADLINE, "the video was not done by the run's deadline", cost_usd=None)
-        if route is None or route.unavailable is not None:
+        if route is None or (route.unavailable is not None and not route.paused):
             return Failed(taxonomy.JOB_LOST, f"role {job.role!r} cannot be asked any more", cost_usd=None)
         if await self.bus.log.exists(subjects.events(command.run.tenant, command.run.run_id).ended):
             return Failed(taxonomy.RUN_ENDED, "the run has ended: its video is not waited for", cost_usd=None)
@@ -96,6 +98,8 @@ class Jobs:
         if found.trouble is None:
             ledger.job = job.model_copy(update={"polls": 0})
             return found
+        if found.trouble.verdict.backpressure:  # it says "later": the job goes on
+            return Pending(min(LONGEST_PAUSE_S, max(found.after_s, POLL_PAUSE_S)))
         if job.polls >= MOST_TROUBLE:
             return Failed(taxonomy.JOB_LOST, f"its job cannot be asked after: {found.trouble.message}", cost_usd=None)
         log.warning("job.trouble", extra={"operation": job.operation, "reason": found.trouble.message})

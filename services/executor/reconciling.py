@@ -311,7 +311,7 @@ class Reconciliation:
     ) -> tuple[Reconciler, Route] | None:
         """Return who can be asked about an attempt, and by way of which server and key; None: nobody."""
         there = self.roster.of(of.role, of.provider, of.model)
-        if there is None or there.unavailable is not None:
+        if there is None or (there.unavailable is not None and not there.paused):
             return None
         route = there.at(turn(fact.run.run_id, fact.call, of.attempt))
         reconciler = self.reconciler(route, of.generation_id)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.executor import settlement, taxonomy
@@ -41,7 +41,8 @@ class Roster:
 
     def _why_not(self, route: Route) -> str | None:
         """Return why nobody plays a role now; None: somebody does."""
-        reasons = [self._why_not_one(one) for one in (route, *route.variants) if one.weight or not route.variants]
+        asked = [one for one in (route, *route.variants) if one.weight] or [route]
+        reasons = [self._why_not_one(one) for one in asked]
         return reasons[0] if all(reasons) else None
 
     def _why_not_one(self, route: Route) -> str | None:
@@ -85,18 +86,20 @@ class Roster:
         return _in_order(self.routes[role], command)[0]
 
     def of(self, role: str, provider: str, model: str) -> Route | None:
-        """Return by way of whom an attempt was sent; None: that provider is not among the role's any more."""
+        """Return by way of whom an attempt was sent, whoever plays its role by now; None: nobody is asked there."""
         there = self.routes.get(role)
-        asked = [one for one in (there, *there.variants) if one.provider == provider] if there is not None else []
-        return next((one for one in asked if one.model == model), asked[0] if asked else None)
+        asked = [
+            one
+            for route in (*((there,) if there is not None else ()), *self.routes.values())
+            for one in (route, *route.variants)
+            if one.provider == provider
+        ]
+        found = next((one for one in asked if one.model == model), asked[0] if asked else None)
+        return found if found is None or found.model == model else replace(found, model=model)
 
     def of_job(self, job: MediaJob) -> Route | None:
-        """Return by way of whom a job was given; None: its role is gone."""
-        there = self.routes.get(job.role)
-        if there is None:
-            return None
-        asked = (there, *there.variants)
-        return next((one for one in asked if (one.provider, one.model) == (job.provider, job.model)), there)
+        """Return by way of whom a job was given; None: that provider is not asked for anything any more."""
+        return self.of(job.role, job.provider, job.model)
 
 
 def _in_order(route: Route, command: ExecuteCall) -> Sequence[Route]:

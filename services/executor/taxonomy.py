@@ -17,6 +17,8 @@ from shared.contracts.message import ErrorType
 class Seen(StrEnum):
     """Where a signal was seen, the most telling first."""
 
+    MESSAGE = "message"
+    """What an error says in words, where OpenRouter's status says something else: see `providers.failures`."""
     ERROR_TYPE = "error_type"
     """OpenRouter: `error.metadata.error_type`."""
     CODE = "code"
@@ -116,6 +118,10 @@ def _rows(seen: Seen, signals: dict[str, Verdict]) -> tuple[Row, ...]:
 
 
 TABLE: Final[tuple[Row, ...]] = (
+    *_rows(Seen.MESSAGE, {
+        "no endpoint has what this request needs": INVALID,
+        "not a valid model id": MODEL_GONE,
+    }),
     *_rows(Seen.ERROR_TYPE, {
         "context_length_exceeded": CONTEXT,
         "max_tokens_exceeded": ANSWER_LENGTH,

@@ -6,6 +6,7 @@ from services.executor.attempts import RULES
 from services.executor.taxonomy import TABLE, Row, Seen
 
 _WHERE = {
+    Seen.MESSAGE: "OpenRouter's `error.message`, where its status says something else (400, 404)",
     Seen.ERROR_TYPE: "OpenRouter's `error.metadata.error_type`",
     Seen.CODE: "`error.code` or `error.type` of OpenAI-compatible servers",
     Seen.GOOGLE: "Google's `error.status`",

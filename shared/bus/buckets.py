@@ -9,7 +9,7 @@ from typing import TypeVar
 from shared.bus.errors import BusError, Refused
 from shared.bus.jetstream import WRONG_LAST_SEQUENCE, JetStream
 from shared.bus.payloads import Payloads
-from shared.contracts.message import Message
+from shared.contracts.message import Message, Unreadable
 
 M = TypeVar("M", bound=Message)
 
@@ -50,8 +50,13 @@ class Bucket:
             return None, stored.seq
         return kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
 
-    async def every(self, prefix: str, kind: type[M]) -> dict[str, M]:
-        """Return values by key, of keys that begin with `prefix.` (all, without one); as some replica has them."""
+    async def every(
+        self, prefix: str, kind: type[M], *, unreadable: Callable[[str, Unreadable], None] | None = None
+    ) -> dict[str, M]:
+        """Return values by key, of keys that begin with `prefix.` (all, without one); as some replica has them.
+
+        A value that cannot be read is told to `unreadable` and left out; without that it is raised.
+        """
         found: dict[str, M] = {}
         subject, after = f"{self._prefix}{prefix}.>" if prefix else f"{self._prefix}>", 0
         while True:
@@ -60,8 +65,13 @@ class Bucket:
                 key = stored.subject[len(self._prefix) :]
                 if stored.headers is not None and stored.headers.get("KV-Operation") in {"DEL", "PURGE"}:
                     found.pop(key, None)
-                else:
+                    continue
+                try:
                     found[key] = kind.decode(await self._payloads.unpack(stored.data, stored.headers))
+                except Unreadable as error:
+                    if unreadable is None:
+                        raise
+                    unreadable(key, error)
             if len(page) < PAGE:
                 return found
             after = page[-1].seq

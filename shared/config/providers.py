@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from shared.config.configuration import Configuration
 from shared.config.environment import Environment
+from shared.config.errors import ConfigInvalid
 from shared.config.roles import DEFAULT_VARIANT, Model, ModelParameters, Provider
 from shared.contracts.ids import Lane
 
@@ -44,6 +45,8 @@ class Route:
     """Nothing real answers: every answer has to say so."""
     unavailable: str | None = None
     """Why no call of this role can be made, and what to set; None when one can."""
+    paused: bool = False
+    """It is unavailable by somebody's word alone: what it has begun is asked after all the same."""
     limit: str | None = None
     """Which entry of `rate_limiting` holds for it; None: no limit."""
     protocol: str = OPENROUTER
@@ -109,10 +112,14 @@ def _of_one(role: str, model: Model, configuration: Configuration, environment: 
     route = _there(role, model, configuration, environment)
     own = configuration.providers.get(model.provider)
     if model.disabled is not None:
-        return replace(route, unavailable=f"role {role!r} is disabled: {model.disabled}")
+        return _paused(route, f"role {role!r} is disabled: {model.disabled}")
     if own is not None and own.disabled is not None:
-        return replace(route, unavailable=f"provider {model.provider!r} of role {role!r} is disabled: {own.disabled}")
+        return _paused(route, f"provider {model.provider!r} of role {role!r} is disabled: {own.disabled}")
     return route
+
+
+def _paused(route: Route, why: str) -> Route:
+    return replace(route, unavailable=why, paused=route.unavailable is None)
 
 
 def _there(role: str, model: Model, configuration: Configuration, environment: Environment) -> Route:
@@ -137,9 +144,13 @@ def _there(role: str, model: Model, configuration: Configuration, environment: E
 
 def _own(role: str, model: Model, own: Provider, configuration: Configuration, environment: Environment) -> Route:
     """Return a route by way of an entry of `providers`."""
-    keys = [key for name in own.api_key_env if (key := environment.secret(name)) is not None]
     reason = None
-    if own.api_key_env and not keys:
+    try:
+        keys = [key for name in own.api_key_env if (key := environment.secret(name)) is not None]
+    except ConfigInvalid as invalid:  # of one provider that was added: it is no reason to follow no change any more
+        said = "; ".join(map(str, invalid.problems))
+        keys, reason = [], f"role {role!r} needs the provider {model.provider!r}, whose key cannot be used: {said}"
+    if reason is None and own.api_key_env and not keys:
         reason = f"role {role!r} needs the provider {model.provider!r} and there is no key: set {own.api_key_env[0]}"
     elif own.protocol == OPENAI_COMPATIBLE and model.makes is Lane.VIDEO:
         reason = f"role {role!r} makes videos, which OpenAI-compatible servers are not asked for"

@@ -39,6 +39,8 @@ class LiveModels:
     """Called with every new state, the first included when it differs from the file's."""
     _models: dict[str, ModelEntry] = field(default_factory=dict)
     _providers: dict[str, ProviderEntry] = field(default_factory=dict)
+    _left_out: set[str] = field(default_factory=set)
+    """Keys of entries that cannot be read."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _following: asyncio.Task[None] | None = None
     _now: Configuration | None = None
@@ -90,11 +92,17 @@ class LiveModels:
 
     async def _look(self) -> bool:
         """Read the registry again; whether anything is new."""
-        models = await self.bus.registry.every(MODELS, ModelEntry)
-        providers = await self.bus.registry.every(PROVIDERS, ProviderEntry)
+        models = await self.bus.registry.every(MODELS, ModelEntry, unreadable=self._unreadable)
+        providers = await self.bus.registry.every(PROVIDERS, ProviderEntry, unreadable=self._unreadable)
         news = [_newer(self._models, key.partition(".")[2], entry) for key, entry in models.items()]
         news += [_newer(self._providers, key.partition(".")[2], entry) for key, entry in providers.items()]
         return any(news)
+
+    def _unreadable(self, key: str, error: Unreadable) -> None:
+        """Leave an entry out that some other program wrote: the others still count. It is said once a process."""
+        if key not in self._left_out:
+            self._left_out.add(key)
+            log.error("registry.entry_left_out", extra={"key": key, "error": str(error)})
 
     def take(self, entry: ModelEntry | ProviderEntry) -> None:
         """Take in an entry that this process has just written."""

@@ -15,7 +15,9 @@ from pydantic import JsonValue, ValidationError
 from shared.bus.buckets import Bucket
 from shared.config.configuration import Configuration
 from shared.config.keys import Notes, read
+from shared.config.providers import KEY_VARIABLES
 from shared.config.roles import BUILT_IN, DEFAULT_VARIANT, BasePrompt, Model, Provider
+from shared.contracts.message import Unreadable
 from shared.contracts.registry import ModelEntry, ProviderEntry
 from shared.registry.templates import VersionMismatch
 from shared.workflows.problems import Problem, hint
@@ -27,6 +29,9 @@ MOST: Final = 1_000
 """Roles, and providers, that the registry has."""
 MOST_BYTES: Final = 64_000
 """Of one entry's document."""
+
+OURS: Final = "SEGUE_"
+"""How the variables begin that no provider is ever sent."""
 
 E = TypeVar("E", ModelEntry, ProviderEntry)
 
@@ -125,7 +130,11 @@ def read_provider(name: str, document: Mapping[str, JsonValue]) -> dict[str, Jso
     """Return a provider's document with its keys as they are named, ready to be kept. Raises `BadModel`."""
     if name in (*BUILT_IN, "simulator"):
         raise BadModel([Problem("$", "built_in", f"provider {name!r} is built in: choose another name")])
-    return _read(document, Provider)[1]
+    found, kept = _read(document, Provider)
+    if ours := [one for one in found.api_key_env if one.startswith(OURS) or one in KEY_VARIABLES.values()]:
+        message = f"{ours[0]} is no key of this provider's, and would be sent to it: name a variable of its own"
+        raise BadModel([Problem("$.api_key_env", "not_its_key", message)])
+    return kept
 
 
 def _read(document: Mapping[str, JsonValue], kind: type[S]) -> tuple[S, dict[str, JsonValue]]:
@@ -145,6 +154,10 @@ def _read(document: Mapping[str, JsonValue], kind: type[S]) -> tuple[S, dict[str
     if problems:
         raise BadModel(problems)
     return found, kept
+
+
+def _left_out(_: str, __: Unreadable) -> None:
+    """Do not count an entry that cannot be read; whoever follows the registry says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +208,7 @@ class ModelBook:
             there = 0 if record is None or record.empty else record.version
             if expected is not None and expected != there:
                 raise VersionMismatch(name, there, what)
-            if record is None and len(await self.bucket.every(what, kind)) >= MOST:
+            if record is None and len(await self.bucket.every(what, kind, unreadable=_left_out)) >= MOST:
                 raise TooManyEntries(what)
             fields = record.model_dump() if record is not None else {}
             fields |= {

@@ -152,6 +152,17 @@ def test_a_server_of_ones_own_is_added_by_configuration() -> None:
         read(document)
 
 
+def test_a_key_that_cannot_be_used_takes_its_own_provider_away_and_no_other() -> None:
+    """A provider can be added while everything runs: its variable is nobody else's trouble."""
+    document = reference()
+    document["providers"] = {"lab": {"base_url": "http://lab/v1", "api_key_env": "LAB_KEY"}}
+    document["ai_models"]["fast_ai"]["provider"] = "lab"
+    found = made(read(document)[0], LAB_KEY="two words", OPENROUTER_API_KEY="sk-or-1")
+    assert found["medium_ai"].unavailable is None
+    assert "LAB_KEY" in (found["fast_ai"].unavailable or "")
+    assert "two words" not in (found["fast_ai"].unavailable or "")
+
+
 def test_endings_of_the_references_endpoints_are_understood() -> None:
     configuration, _ = read(reference())
     found = made(configuration, OPENROUTER_API_KEY="a", GOOGLE_AI_API_KEY="b")

@@ -22,7 +22,7 @@ from services.executor.providers.google_wire import (
 from shared.config.providers import Route
 from shared.config.roles import ModelParameters
 from shared.contracts.ids import Lane
-from shared.contracts.message import ChatMessage
+from shared.contracts.message import ChatMessage, Usage
 from shared.outward import Outward
 from tests.executor.conftest import call, route
 from tests.executor.standin import Standin, event, json_reply, streamed
@@ -80,6 +80,20 @@ def test_what_is_no_answer(bodies: list[Any], code: str) -> None:
     found = read(*bodies)
     assert isinstance(found, Failed)
     assert found.verdict.code == code
+    if code == "malformed_answer":
+        assert found.cost_usd is None, "what cannot be read may have been charged for"
+
+
+def test_what_a_stream_counted_before_it_broke_off_is_not_what_it_costs() -> None:
+    """Google counts in every piece, first of all the prompt alone: by that a cut answer would seem nearly free."""
+    first = piece({"text": "half"}, usageMetadata={"promptTokenCount": 90})
+    for rest in ([], [{"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}]):
+        found = read(first, *rest)
+        assert isinstance(found, Failed)
+        assert (found.usage, found.cost_usd) == (Usage(), None)
+    whole = read(piece({"text": ""}, finish="SAFETY", usageMetadata={"promptTokenCount": 90}))
+    assert isinstance(whole, Failed)
+    assert whole.usage.prompt_tokens == 90
 
 
 def test_an_image_comes_with_its_tokens() -> None:

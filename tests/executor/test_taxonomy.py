@@ -15,6 +15,8 @@ NOW_S = 1_790_000_000.0
 
 # (where, signal, type, code, flags): b backpressure, r worth repeating, s smaller, a first at once
 EXPECTED = """
+message no|endpoint|has|what|this|request|needs logical invalid_request -
+message not|a|valid|model|id persistent model_not_found -
 error_type context_length_exceeded resource context_too_long rsa
 error_type max_tokens_exceeded resource answer_length rs
 error_type invalid_request logical invalid_request -
@@ -184,6 +186,30 @@ def test_a_status_in_the_body_counts_as_one(code: int | str) -> None:
     assert (failed.verdict.code, failed.status) == ("rate_limited", 429)
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (404, "No endpoints found that support image input", "invalid_request"),
+        (
+            404,
+            "No endpoints found that support tool use. To learn more about provider routing, visit",
+            "invalid_request",
+        ),
+        (404, "No endpoints found matching your data policy", "invalid_request"),
+        (404, "No allowed providers are available for the selected model.", "invalid_request"),
+        (404, "No endpoints found for vendor/gone.", "model_not_found"),
+        (400, "vendor/gone is not a valid model ID", "model_not_found"),
+        (400, "temperature is not a valid number", "invalid_request"),
+    ],
+)
+def test_openrouters_words_tell_a_model_that_is_gone_from_one_that_cannot_do_this(
+    status: int, message: str, code: str
+) -> None:
+    """Else one request with an image to a model that cannot see would keep everybody from it for an hour."""
+    body = json.dumps({"error": {"code": status, "message": message}}).encode()
+    assert read_failure(status, {}, body, NOW_S).verdict.code == code
+
+
 def test_the_more_telling_signal_wins() -> None:
     """error_type over code over status; but a code that servers put on everything tells less than a status."""
     assert classify([Signal(Seen.STATUS, "429"), Signal(Seen.CODE, "insufficient_quota")]).code == "quota_exhausted"
@@ -210,6 +236,7 @@ def test_the_more_telling_signal_wins() -> None:
         ({}, {"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]}, 34.5),
         ({}, {"details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure"}]}, None),
         ({"retry-after": "soon"}, {}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"}, {}, None),
         ({"retry-after": "-5"}, {}, None),
         ({"retry-after": "inf"}, {}, None),
         ({}, {}, None),

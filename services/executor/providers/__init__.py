@@ -81,6 +81,13 @@ class Asked:
     trims: int = 0
     """How often the session before the message is halved, because the whole was too long."""
     trace: Trace = field(default_factory=Trace)
+    again: Callable[[], Awaitable[None]] | None = None
+    """To be waited for before another request of the same attempt: its limit counts that one too."""
+
+    async def once_more(self) -> None:
+        """Wait until another request of this attempt may go out."""
+        if self.again is not None:
+            await self.again()
 
 
 def in_trouble(failed: Failed, after_s: float) -> "Pending | Failed":

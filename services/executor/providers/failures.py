@@ -15,6 +15,15 @@ from services.executor.taxonomy import Seen, Signal, classify
 from shared.contracts.message import Usage
 
 MESSAGE_CHARS = 500
+_SAID = {
+    400: (re.compile(r"is not a valid model id\b", re.IGNORECASE), "not a valid model id"),
+    404: (
+        re.compile(r"^no (?:endpoints found (?:that|matching|with)|allowed providers)\b", re.IGNORECASE),
+        "no endpoint has what this request needs",
+    ),
+}
+"""OpenRouter answers 400 for an id that it has no more, and 404 for a model that is there and cannot do what one
+request wants (images, tools, a provider): that one says nothing of the model."""
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
 
@@ -80,16 +89,18 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
             return seconds
         try:
             at = parsedate_to_datetime(value)
-        except ValueError:
+            return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s)
+        except (ValueError, OverflowError):
             return None
-        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s)
     if headers.get("x-ratelimit-remaining") == "0" and (reset := _seconds(headers.get("x-ratelimit-reset"))):
         return max(0.0, (reset / 1000 if reset > 1e11 else reset) - now_s) if reset > 1e9 else reset
     return None
 
 
 def _signals(status: int, fields: Mapping[str, Any]) -> Iterator[Signal]:
-    metadata = fields.get("metadata")
+    metadata, said = fields.get("metadata"), fields.get("message")
+    if status in _SAID and isinstance(said, str) and _SAID[status][0].search(said):
+        yield Signal(Seen.MESSAGE, _SAID[status][1])
     if isinstance(metadata, dict) and isinstance(metadata.get("error_type"), str):
         yield Signal(Seen.ERROR_TYPE, metadata["error_type"])
     for name in ("code", "type"):

@@ -126,7 +126,9 @@ class Google:
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
         images = route.lane is Lane.IMAGE
         omit = self._omitted.get(route.model, frozenset())
-        for _ in range(MOST_REFUSED):
+        for tried in range(MOST_REFUSED):
+            if tried:
+                await asked.once_more()
             fields = content_fields(asked, parameters, images=images, omit=omit)
             if on_delta is not None and not images:
                 outcome = await self._stream(asked, route, to_json(fields), on_delta)

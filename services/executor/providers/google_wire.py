@@ -168,12 +168,12 @@ class ContentReader:
         try:
             body = from_json(event)
         except ValueError as error:
-            self._fail(Failed(MALFORMED, f"the answer is not JSON: {error}", 200))
+            self._fail(Failed(MALFORMED, f"the answer is not JSON: {error}", 200, cost_usd=None))
             return ""
         if isinstance(body, list) and len(body) == 1:
             body = body[0]
         if not isinstance(body, dict):
-            self._fail(Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200))
+            self._fail(Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200, cost_usd=None))
             return ""
         if isinstance(body.get("usageMetadata"), dict):
             self._usage, self._counted = usage_of(body["usageMetadata"]), True
@@ -198,7 +198,7 @@ class ContentReader:
         if isinstance(data, dict):
             made = media_of(data.get("data"), data.get("mimeType") or data.get("mime_type"))
             if made is None:
-                self._fail(Failed(MALFORMED, "an image of the answer is not base64", 200))
+                self._fail(Failed(MALFORMED, "an image of the answer is not base64", 200, cost_usd=None))
             else:
                 self.media.append(made)
         if (call := called(part, len(self._calls))) is not None:
@@ -214,12 +214,14 @@ class ContentReader:
 
     def _failed(self, verdict: Verdict, message: str, like: Failed | None = None) -> Failed:
         nothing_sent = not self.parts and like is not None and like.cost_usd == 0.0
+        # Every piece counts what there is up to it: of an answer that broke off, less than is charged for.
+        whole = self.finished is not None or self._blocked is not None
         return Failed(
             verdict,
             message,
             like.status if like is not None else 200,
             like.retry_after_s if like is not None else None,
-            usage=self._usage,
+            usage=self._usage if whole else Usage(),
             cost_usd=None if self._counted or not nothing_sent else 0.0,
             text_sent=bool(self.parts),
         )

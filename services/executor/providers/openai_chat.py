@@ -69,7 +69,9 @@ class OpenAiChat:
         parameters = route.parameters.model_dump(mode="json", exclude_none=True)
         kept = _KEPT if asked.call.parameters is not None else frozenset[str]()
         omit = {name: instead for name, instead in self._omitted.get(route.model, {}).items() if name not in kept}
-        for _ in range(MAX_REFUSED):
+        for tried in range(MAX_REFUSED):
+            if tried:
+                await asked.once_more()
             fields = request_fields(asked, route.model, parameters, stream=on_delta is not None, omit=omit)
             outcome = await self._once(asked, route, fields, on_delta)
             if not isinstance(outcome, Failed) or outcome.status is None or outcome.text_sent:

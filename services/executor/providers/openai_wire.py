@@ -186,7 +186,8 @@ class StreamReader:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            self._fail(Failed(MALFORMED, f"an event of the stream is not a JSON object: {shown(event)}", 200))
+            said = f"an event of the stream is not a JSON object: {shown(event)}"
+            self._fail(Failed(MALFORMED, said, 200, cost_usd=None))
             return ""
         if body.get("usage") is not None:
             self._usage, self._cost_usd = usage_of(body["usage"])
@@ -228,7 +229,8 @@ class StreamReader:
         return _calls_of(list(calls))
 
     def _fail(self, failed: Failed) -> None:
-        cost = self._cost_usd if self._counted else (0.0 if not self.parts and failed.cost_usd == 0.0 else None)
+        began = self.parts or self._calls or self._refusal
+        cost = self._cost_usd if self._counted else (0.0 if not began and failed.cost_usd == 0.0 else None)
         self.failed = Failed(
             failed.verdict,
             failed.message,
