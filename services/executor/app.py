@@ -15,8 +15,9 @@ from services.executor.breaker import Settings
 from services.executor.breakers import Breakers
 from services.executor.budgets import Budgets
 from services.executor.claims import STILL, Claims
+from services.executor.concurrency import Places
 from services.executor.deltas import Streams
-from services.executor.handlers import Executor, Places
+from services.executor.handlers import Executor
 from services.executor.jobs import Jobs
 from services.executor.limits import Limit, Permits
 from services.executor.providers import JobProvider, Provider
@@ -96,14 +97,16 @@ def limits(configuration: Configuration) -> dict[str, Limit]:
     }
 
 
-def places_of(configuration: Configuration, there: Mapping[str, Places] | None = None) -> dict[str, Places]:
+def places_of(
+    configuration: Configuration, bus: Bus, executor: str, there: Mapping[str, Places] | None = None
+) -> dict[str, Places]:
     """Return the places of every role that has a limit of its own; of those that are `there`, whose limit is the same
     stay as they are."""
     found = {}
     for role, model in configuration.ai_models.items():
         if (most := model.max_concurrency) is not None:
             old = (there or {}).get(role)
-            found[role] = old if old is not None and old.most == most else Places(most)
+            found[role] = old if old is not None and old.most == most else Places(bus, role, most, executor)
     return found
 
 
@@ -195,12 +198,12 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
             prices=prices,
             budgets=budgets,
             caches=configuration.orchestration.cache_s > 0,
-            concurrency=places_of(configuration),
+            concurrency=places_of(configuration, bus, running.executor),
         )
 
         def changed(now: Configuration) -> None:
             roster.routes, roster.fallbacks = routes(now, environment), now.model_fallbacks
-            executor.concurrency = places_of(now, executor.concurrency)
+            executor.concurrency = places_of(now, bus, running.executor, executor.concurrency)
 
         models = LiveModels(bus, configuration, changed)
         await models.start()

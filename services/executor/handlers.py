@@ -17,6 +17,7 @@ from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
 from services.executor.budgets import Budgets, Crowded
 from services.executor.claims import Claims
+from services.executor.concurrency import Places
 from services.executor.counting import count_call
 from services.executor.deltas import Streams
 from services.executor.insisting import insist
@@ -59,14 +60,6 @@ CROWDED_IN_PLACE = 3
 _NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
 
-class Places(asyncio.Semaphore):
-    """The calls to one role at the same time, in this process."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(most)
-        self.most = most
-
-
 @dataclass(slots=True)
 class Executor:
     """What the handler needs; made in `app.py`."""
@@ -89,7 +82,7 @@ class Executor:
     caches: bool = True
     """Whether answers are kept at all."""
     concurrency: Mapping[str, Places] = field(default_factory=dict)
-    """By role, where it has a limit of its own in this process."""
+    """By role, where it has a limit of its own."""
     streams: Streams = field(default_factory=Streams)
     recall: Recall = field(init=False)
 
@@ -344,7 +337,8 @@ class Executor:
         limit is used up; `Crowded`: others hold what is left of a budget; `Fault`: a budget is used up. Nothing was
         claimed then.
         """
-        async with self.concurrency.get(route.role, _NO_LIMIT):
+        places = self.concurrency.get(route.role)
+        async with places.place() if places is not None else _NO_LIMIT:
             claim = self.running.claim(working)
             holding = await self.budgets.hold(ledger.command, route, ledger.next_attempt, claim)
             if isinstance(holding, Crowded | Fault):

@@ -101,7 +101,7 @@ class Model(Section):
         default=None,
         ge=1,
         le=100_000,
-        description="Calls to this role at the same time, by executor; absent: no own limit.",
+        description="Calls to this role at the same time, over all executors; absent: no own limit.",
     )
     lane: Literal["text", "image", "video"] | None = Field(
         default=None,

@@ -32,6 +32,13 @@ class BreakerState(Message):
     """How often it has opened since it was last closed."""
 
 
+class CallsAtOnce(Message):
+    """Calls to one role that go on, over all executors. In the `limits` bucket under `calls.<digest of the role>`."""
+
+    held: dict[str, AwareDatetime] = Field(default_factory=dict)
+    """By executor and call, until when it is believed without being renewed."""
+
+
 class TokenWindow(Message):
     """Tokens that one limit's calls hold or have used, by the second. In the `limits` bucket; by executors."""
 

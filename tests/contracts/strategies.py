@@ -277,6 +277,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         reason=TEXTS,
         opened=COUNTS,
     ),
+    health.CallsAtOnce: st.builds(health.CallsAtOnce, held=st.dictionaries(TOKENS, TIMES, max_size=3)),
     health.TokenWindow: st.builds(
         health.TokenWindow,
         seconds=st.dictionaries(TOKENS, COUNTS, max_size=3),

@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from services.executor import settlement, taxonomy
 from services.executor.attempts import RULES, Policy, Rule
 from services.executor.claims import STILL
+from services.executor.concurrency import Places
 from services.executor.providers import Answered
 from services.executor.roster import Roster
 from services.executor.settlement import Ledger
@@ -241,9 +242,9 @@ async def test_an_answer_too_long_is_asked_for_at_half_the_length(begin: Begin) 
     assert [seen.body["max_tokens"] for seen in world.provider.seen] == [100, 50]
 
 
-async def test_a_limit_of_concurrency_holds_in_this_process(begin: Begin) -> None:
+async def test_a_limit_of_concurrency_holds(begin: Begin, world: World) -> None:
     """Two at a time, the third when one is done."""
-    world = await begin(concurrency={"medium_ai": asyncio.Semaphore(2)})
+    await begin(concurrency={"medium_ai": Places(world.bus, "medium_ai", 2, "me")})
     go = asyncio.Event()
     world.provider.then(*[when(go, answer()) for _ in range(5)])
     commands = [await world.send(call()) for _ in range(5)]
