@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from cli import bus_users
 from cli.main import app
+from shared.bus.accounts import OPERATOR
 from shared.bus.server import free_port
 from shared.config.environment import Environment
 
@@ -29,7 +30,7 @@ def test_the_operator_is_known_by_the_passwords_in_the_data_folder(tmp_path: Pat
     """The terminal of a command need not name the tenants that Segue was started with."""
     elsewhere = Environment.read({"SEGUE_DATA_DIR": str(tmp_path)})
     assert "@" not in bus_users.url_of(elsewhere)
-    password = bus_users.passwords(tmp_path)[bus_users.OPERATOR]
+    password = bus_users.passwords(tmp_path)[OPERATOR]
     assert f"operator:{password}@" in bus_users.url_of(elsewhere)
     named = Environment.read({"SEGUE_DATA_DIR": str(tmp_path), "SEGUE_NATS_URL": "nats://other:4222"})
     assert bus_users.url_of(named) == "nats://other:4222"
