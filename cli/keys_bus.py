@@ -4,11 +4,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 from shared.contracts.access import Allowance, ApiKey, Scope
+
+if TYPE_CHECKING:  # commands load slowly enough
+    from shared.config.environment import Environment
 
 T = TypeVar("T")
 BY = "the command line"
@@ -96,6 +99,11 @@ def _with_book(work: Callable[[Any], Awaitable[T]]) -> T:
 
         client = await connected(environment, "segue-keys")
         try:
+            if _is_elsewhere(environment):
+                _fail(
+                    f"no Segue has its data in {environment.data_dir}, so the secret that keys are stored under is not "
+                    "known here: say SEGUE_DATA_DIR as the Segue that runs has it, or SEGUE_KEY_SECRET"
+                )
             bus = await open_bus(client)
             return await work(KeyBook(bus, secrets_of(environment), lambda: datetime.now(UTC)))
         finally:
@@ -111,6 +119,12 @@ def _with_book(work: Callable[[Any], Awaitable[T]]) -> T:
         _fail(f"the NATS server went away: {error}", NOT_REACHABLE)
     except BusError as error:
         _fail(str(error))
+
+
+def _is_elsewhere(environment: "Environment") -> bool:
+    """Whether a secret that were made now would be another one than the running gateway's."""
+    given = environment.key_secret is not None or environment.nats_url_given
+    return not given and not (environment.data_dir / "nats").is_dir()
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from cli import bus_users
 from cli.main import app
 from shared.bus.accounts import OPERATOR
-from shared.bus.server import free_port
+from shared.bus.server import NatsServer, free_port
 from shared.config.environment import Environment
 
 
@@ -34,3 +34,16 @@ def test_the_operator_is_known_by_the_passwords_in_the_data_folder(tmp_path: Pat
     assert f"operator:{password}@" in bus_users.url_of(elsewhere)
     named = Environment.read({"SEGUE_DATA_DIR": str(tmp_path), "SEGUE_NATS_URL": "nats://other:4222"})
     assert bus_users.url_of(named) == "nats://other:4222"
+
+
+def test_a_key_is_not_made_under_a_secret_that_the_gateway_has_not(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segue was started with another data folder: the command says so, and leaves nothing behind."""
+    monkeypatch.chdir(tmp_path)
+    port = nats_server.url.rpartition(":")[2]
+    empty = dict.fromkeys(("SEGUE_NATS_URL", "SEGUE_DATA_DIR", "SEGUE_KEY_SECRET"), "")
+    said = CliRunner().invoke(app, ["keys", "create", "root", "--bus"], env={**empty, "SEGUE_NATS_PORT": port})
+    assert said.exit_code == 1, said.output
+    assert "no Segue has its data in" in said.output
+    assert not (tmp_path / ".segue" / "key-secret").exists()
