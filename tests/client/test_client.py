@@ -40,8 +40,8 @@ async def test_a_program_that_waits(system: System) -> None:
             done = segue.workflow(QUEUES, {"who": "Ada"})
             assert done.result["word"]
             begun = segue.start_workflow(QUEUES, {"who": "Bob"})
-            seen = [event.name for event in segue.events(begun.run_id)]
-            assert (seen[0], seen[-1]) == ("accepted", "ended")
+            facts = [event.name for event in segue.events(begun.run_id) if event.id]
+            assert (facts[0], facts[-1]) == ("accepted", "ended"), "a text so far may come before the facts"
             run = segue.wait(begun.run_id)
             assert (run.state, run.over, run.ledger.calls) == ("completed", True, 1)
             assert segue.output(begun.run_id, "word")
