@@ -28,7 +28,7 @@ def guarded(environment: Environment, limits: Limits) -> dict[str, Any] | None:
 
 def passwords(data_dir: Path) -> dict[str, str]:
     """Return the passwords of Segue's own users: made once, readable by their owner alone."""
-    path = data_dir / "nats" / "users.json"
+    path = _users(data_dir)
     found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     missing = [user for user in USERS if user not in found]
     if missing:
@@ -40,8 +40,13 @@ def passwords(data_dir: Path) -> dict[str, str]:
 
 
 def url_of(environment: Environment, user: str = OPERATOR) -> str:
-    """Return where a user of Segue's own finds the bus."""
-    if environment.nats_url_given or not environment.bus_tenants:
+    """Return where a user of Segue's own finds the bus.
+
+    Passwords that are there are said also where this environment names no tenants: Segue may have been started with
+    another one, and a server without accounts lets everybody in.
+    """
+    there = bool(environment.bus_tenants) or _users(environment.data_dir).exists()
+    if environment.nats_url_given or not there:
         return environment.nats_url
     return _signed_in(environment.nats_url, user, passwords(environment.data_dir))
 
@@ -50,6 +55,10 @@ def urls(url: str, data_dir: Path) -> dict[str, str]:
     """Return the embedded server's address for each user of Segue's own."""
     known = passwords(data_dir)
     return {user: _signed_in(url, user, known) for user in USERS}
+
+
+def _users(data_dir: Path) -> Path:
+    return data_dir / "nats" / "users.json"
 
 
 def _signed_in(url: str, user: str, known: Mapping[str, str]) -> str:

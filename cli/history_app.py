@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -19,8 +20,9 @@ def rebuild(
     from cli.main import FAILED, NOT_REACHABLE, dotenv
 
     dotenv()
-    from nats.errors import Error, NoServersError
+    from nats.errors import Error
 
+    from cli.bus_client import NoBus
     from shared.bus.errors import BusError
     from shared.config import ConfigInvalid
     from shared.config.environment import Environment
@@ -31,8 +33,11 @@ def rebuild(
         if environment.history_url == "off":
             raise typer.BadParameter("SEGUE_HISTORY_URL is off: there is no history to rebuild")
         taken = asyncio.run(_rebuild(environment, from_nothing=from_nothing))
-    except (NoServersError, OSError, Error) as error:
-        typer.echo(f"no NATS server answers at {environment.nats_url}: {error}", err=True)
+    except NoBus as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(NOT_REACHABLE) from None
+    except (Error, OSError) as error:
+        typer.echo(f"the NATS server went away: {error}", err=True)
         raise typer.Exit(NOT_REACHABLE) from None
     except (ConfigInvalid, HistoryUnavailable, WrongHistoryUrl, BusError) as error:
         typer.echo(str(error), err=True)
@@ -43,26 +48,21 @@ def rebuild(
 async def _rebuild(environment: Any, *, from_nothing: bool) -> int:
     import asyncio
 
-    import nats
-
-    from cli.bus_users import url_of
+    from cli.bus_client import connected
     from shared.bus.connection import open_bus
     from shared.history.projector import Projector
     from shared.history.store import History
 
-    history = History(environment.history_url)
-    client = await nats.connect(
-        [part.strip() for part in url_of(environment).split(",")], allow_reconnect=False, connect_timeout=5
-    )
+    client = await connected(environment, "segue-history")
     try:
-        projector = Projector(await open_bus(client), history, runs_days=36_500, calls_days=36_500)
-        await asyncio.to_thread(lambda: history.again(from_nothing=from_nothing))
-        while not await projector.catch_up():
-            pass  # a gateway took a stretch in meanwhile: from there on
-        return projector.taken
+        with closing(History(environment.history_url)) as history:
+            projector = Projector(await open_bus(client), history, runs_days=36_500, calls_days=36_500)
+            await asyncio.to_thread(lambda: history.again(from_nothing=from_nothing))
+            while not await projector.catch_up():
+                pass  # a gateway took a stretch in meanwhile: from there on
+            return projector.taken
     finally:
         await client.close()
-        history.close()
 
 
 def usage(

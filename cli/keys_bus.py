@@ -4,11 +4,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 from shared.contracts.access import Allowance, ApiKey, Scope
+
+if TYPE_CHECKING:  # commands load slowly enough
+    from shared.config.environment import Environment
 
 T = TypeVar("T")
 BY = "the command line"
@@ -75,7 +78,10 @@ def _shown(key: ApiKey) -> dict[str, Any]:
 
 def _with_book(work: Callable[[Any], Awaitable[T]]) -> T:
     """Return what `work` does with the keys of the server that the environment names, or say why not and exit."""
-    from cli.main import dotenv
+    from nats.errors import Error
+
+    from cli.bus_client import NoBus, connected
+    from cli.main import NOT_REACHABLE, dotenv
     from shared.access.settings import secrets_of
     from shared.bus.errors import BusError
     from shared.config import ConfigInvalid
@@ -84,42 +90,43 @@ def _with_book(work: Callable[[Any], Awaitable[T]]) -> T:
     dotenv()
     try:
         environment = Environment.read(os.environ)
-        secrets = secrets_of(environment)
     except ConfigInvalid as invalid:
         _fail(str(invalid))
 
     async def run() -> T:
-        import nats
-
         from shared.access.book import KeyBook
         from shared.bus.connection import open_bus
 
-        client = await nats.connect(
-            [part.strip() for part in environment.nats_url.split(",")],
-            name="segue-keys",
-            connect_timeout=2,
-            allow_reconnect=False,
-        )
+        client = await connected(environment, "segue-keys")
         try:
+            if _is_elsewhere(environment):
+                _fail(
+                    f"no Segue has its data in {environment.data_dir}, so the secret that keys are stored under is not "
+                    "known here: say SEGUE_DATA_DIR as the Segue that runs has it, or SEGUE_KEY_SECRET"
+                )
             bus = await open_bus(client)
-            return await work(KeyBook(bus, secrets, lambda: datetime.now(UTC)))
+            return await work(KeyBook(bus, secrets_of(environment), lambda: datetime.now(UTC)))
         finally:
             await client.close()
 
     try:
         return asyncio.run(run())
+    except NoBus as error:
+        _fail(str(error), NOT_REACHABLE)
+    except ConfigInvalid as invalid:
+        _fail(str(invalid))
+    except (Error, OSError) as error:
+        _fail(f"the NATS server went away: {error}", NOT_REACHABLE)
     except BusError as error:
         _fail(str(error))
-    except (OSError, TimeoutError) as error:
-        _fail(f"no NATS server answers at {environment.nats_url} ({error}): start Segue first, or set SEGUE_NATS_URL")
-    except Exception as error:
-        if type(error).__module__.startswith("nats"):
-            _fail(
-                f"no NATS server answers at {environment.nats_url} ({error}): start Segue first, or set SEGUE_NATS_URL"
-            )
-        raise
 
 
-def _fail(message: str) -> NoReturn:
+def _is_elsewhere(environment: "Environment") -> bool:
+    """Whether a secret that were made now would be another one than the running gateway's."""
+    given = environment.key_secret is not None or environment.nats_url_given
+    return not given and not (environment.data_dir / "nats").is_dir()
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
     typer.echo(message, err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(code)

@@ -63,7 +63,7 @@ def sums(answer: dict[str, Any], by: list[str]) -> Table:
     found.add_column("mean s", justify="right", footer=_seconds(total))
     found.add_column("tokens", justify="right", footer=f"{_tokens(total):,}")
     found.add_column("cost USD", justify="right", footer=_money(total))
-    found.add_column("saved USD", justify="right", footer=f"{total['saved_usd']:.6f}")
+    found.add_column("cache saved USD", justify="right", footer=f"{total['saved_usd']:.6f}")
     for row in answer["rows"]:
         found.add_row(
             *(str(row["by"][name] or "-") for name in by),

@@ -59,7 +59,7 @@ def lines(
     yield Text.assemble(("ready", "bold green"), f" in {took_s:.1f} s. In another terminal:")
     url = "" if environment.port == 8000 else f" --url {base}"
     if environment.auth == "keys":
-        yield Text(f"  {command} keys create root --scope admin --bus     (the first key; SEGUE_API_KEY is sent)")
+        yield Text(f"  {command} keys create me --bus     (a key to ask with, as SEGUE_API_KEY; all: docs/security.md)")
     yield Text(f'  {command} ask{url} "What is the capital of France?"')
     yield Text(f"  {command} check{url}")
     yield Text("Ctrl-C stops everything.")

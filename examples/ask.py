@@ -1,9 +1,11 @@
 """Ask, follow, and sum up, with the Python client.
 
-SEGUE_URL=http://127.0.0.1:8000 python examples/ask.py
+SEGUE_URL=http://127.0.0.1:8000 .venv/bin/python examples/ask.py
+
+A program of your own installs the client (`pip install ./client`) and says `from segue_client import …`.
 """
 
-from client import RunFailed, Segue  # installed from ./client: `from segue_client import …`
+from client import RunFailed, Segue
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ MOST_KEYS = 20_000
 """Keys and tenants that are known."""
 LONG_WINDOW_S = 10.0
 REGISTRY_VERSIONS = 64
-"""Of one template or schedule that are kept."""
+"""Of one template, schedule, role or provider that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
