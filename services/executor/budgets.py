@@ -146,9 +146,7 @@ class Budgets:
         nano_usd, tokens = accounts.nano(fact.cost_usd), fact.usage.total_tokens
         for account, allowance in (await self.allowances(fact.run)).items():
             if allowance.is_budget:
-                await self._change(
-                    account, lambda at: accounts.corrected(at, name, now, nano_usd=nano_usd, tokens=tokens)
-                )
+                await self._change(account, lambda at: accounts.settle(at, name, now, nano_usd=nano_usd, tokens=tokens))
 
     async def _settle(
         self, started: AttemptStarted, purpose: Purpose, nano_usd: int | None, tokens: int | None

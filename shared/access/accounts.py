@@ -117,15 +117,16 @@ def hold(
 def settle(
     account: Account | None, attempt: str, now: datetime, *, nano_usd: int | None, tokens: int | None
 ) -> Account | None:
-    """Put what an attempt did take in the place of what it holds; None: it holds nothing (any more).
+    """Put what an attempt did take in the place of what it holds; None: it is settled.
 
-    What nobody knows (None) is all that was held of it. `attempt`: the hold's name, or the part before its claim.
+    What nobody knows (None) is all that was held of it, and is put right when it is found out, as long as its day or
+    month lasts. `attempt`: the hold's name, or the part before its claim.
     """
     if account is None:
         return None
     names = [name for name in account.held if name == attempt or name.startswith(f"{attempt}.")]
     if not names:
-        return None
+        return None if nano_usd is None else _put_right(account, attempt, now, nano_usd=nano_usd, tokens=tokens)
     most = max((account.held[name] for name in names), key=lambda one: (one.nano_usd, one.tokens))
     rest = {name: one for name, one in account.held.items() if name not in names}
     found = today(account.model_copy(update={"held": rest}), now)
@@ -133,18 +134,13 @@ def settle(
     return _counted(found, spent) if nano_usd is not None and tokens is not None else _guessed(found, attempt, spent)
 
 
-def corrected(account: Account | None, attempt: str, now: datetime, *, nano_usd: int, tokens: int) -> Account | None:
-    """Put what an attempt did take in the place of what it was counted at; None: nothing was guessed of it.
-
-    What it still holds is settled. A day or a month that is over stays as it was.
-    """
-    if (settled := settle(account, attempt, now, nano_usd=nano_usd, tokens=tokens)) is not None:
-        return settled
-    if account is None or (guess := account.guessed.get(attempt)) is None:
+def _put_right(account: Account, attempt: str, now: datetime, *, nano_usd: int, tokens: int | None) -> Account | None:
+    """Put what an attempt did take in the place of what it was counted at; None: nothing was guessed of it."""
+    if (guess := account.guessed.get(attempt)) is None:
         return None
     rest = {name: one for name, one in account.guessed.items() if name != attempt}
     found = today(account.model_copy(update={"guessed": rest}), now)
-    less_usd, less_tokens = guess.nano_usd - nano_usd, guess.tokens - tokens
+    less_usd, less_tokens = guess.nano_usd - nano_usd, guess.tokens - (guess.tokens if tokens is None else tokens)
     changed: dict[str, object] = {}
     if guess.month == found.month:
         changed["month_nano_usd"] = max(0, found.month_nano_usd - less_usd)

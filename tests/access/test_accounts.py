@@ -14,7 +14,6 @@ from shared.access.accounts import (
     Later,
     Over,
     Wanted,
-    corrected,
     hold,
     left,
     nano,
@@ -209,10 +208,10 @@ def test_what_was_counted_by_guess_is_put_right_once() -> None:
     lost = settle(holding(None, "r.task.0-0.1.e.c", 0.6, tokens=500), "r.task.0-0.1", NOON, nano_usd=None, tokens=None)
     assert lost is not None
     assert (usd(lost.day_nano_usd), lost.day_tokens) == (0.6, 500)
-    right = corrected(lost, "r.task.0-0.1", NOON, nano_usd=nano(0.1), tokens=70)
+    right = settle(lost, "r.task.0-0.1", NOON, nano_usd=nano(0.1), tokens=70)
     assert right is not None
     assert (usd(right.day_nano_usd), usd(right.month_nano_usd), right.day_tokens) == (0.1, 0.1, 70)
-    assert corrected(right, "r.task.0-0.1", NOON, nano_usd=nano(0.1), tokens=70) is None
+    assert settle(right, "r.task.0-0.1", NOON, nano_usd=nano(0.1), tokens=70) is None
 
 
 def test_what_nobody_came_back_for_is_put_right_too() -> None:
@@ -220,10 +219,10 @@ def test_what_nobody_came_back_for_is_put_right_too() -> None:
     held = holding(None, "r.task.0-0.1.e.c", 0.6)
     after = today(held, LATER + timedelta(seconds=1))
     assert (usd(after.day_nano_usd), after.held) == (0.6, {})
-    right = corrected(after, "r.task.0-0.1", LATER, nano_usd=0, tokens=0)
+    right = settle(after, "r.task.0-0.1", LATER, nano_usd=0, tokens=0)
     assert right is not None
     assert (right.day_nano_usd, right.month_nano_usd) == (0, 0)
-    early = corrected(held, "r.task.0-0.1", NOON, nano_usd=nano(0.2), tokens=0)
+    early = settle(held, "r.task.0-0.1", NOON, nano_usd=nano(0.2), tokens=0)
     assert early is not None
     assert (usd(early.day_nano_usd), early.held) == (0.2, {})
 
@@ -232,11 +231,11 @@ def test_a_day_that_is_over_stays_as_it_was_and_its_month_is_put_right() -> None
     lost = settle(holding(None, "r.task.0-0.1.e.c", 0.6), "r.task.0-0.1", NOON, nano_usd=None, tokens=None)
     tomorrow = NOON + timedelta(days=1)
     spent = settle(holding(lost, "r.task.0-0.2.e.c", 0.3), "r.task.0-0.2", tomorrow, nano_usd=nano(0.3), tokens=0)
-    right = corrected(spent, "r.task.0-0.1", tomorrow, nano_usd=nano(0.1), tokens=0)
+    right = settle(spent, "r.task.0-0.1", tomorrow, nano_usd=nano(0.1), tokens=0)
     assert right is not None
     assert (usd(right.day_nano_usd), round(usd(right.month_nano_usd), 9)) == (0.3, 0.4)
     next_month = NOON + timedelta(days=5)
-    assert corrected(today(lost, next_month), "r.task.0-0.1", next_month, nano_usd=0, tokens=0) is None
+    assert settle(today(lost, next_month), "r.task.0-0.1", next_month, nano_usd=0, tokens=0) is None
 
 
 def test_only_so_many_guesses_are_remembered() -> None:

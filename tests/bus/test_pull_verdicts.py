@@ -34,7 +34,9 @@ async def test_done_removes_it_and_retry_brings_it_back_after_its_pause(arena: A
     await arena.pool(handle, places=2, observer=seen)
     await arena.publish("high")
     await eventually(arena.empty, within_s=30)
-    assert [later - earlier for earlier, later in pairwise(at)] == pytest.approx([0.4, 0.4], abs=0.25)
+    pauses = [later - earlier for earlier, later in pairwise(at)]
+    assert len(pauses) == 2
+    assert all(pause >= 0.35 for pause in pauses), pauses
     assert [verdict for _, verdict, _ in seen.settled_ones] == [Retry(0.4), Retry(0.4), Done()]
     assert [delivery.delivered for delivery in seen.redelivered_ones] == [2, 3]
     assert arena.buried == []
@@ -109,7 +111,6 @@ async def test_a_handler_that_raises_is_logged_once_each_time_and_comes_again_ev
     await arena.publish("high")
     await eventually(arena.empty, within_s=30)
     pauses = [later - earlier for earlier, later in pairwise(at)]
-    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8], abs=0.25)
     assert all(pause >= wanted for pause, wanted in zip(pauses, [0.1, 0.2, 0.4, 0.8], strict=True))
     failures = [record for record in caplog.records if record.name == "segue.bus" and record.levelno == logging.ERROR]
     assert len(failures) == 4
