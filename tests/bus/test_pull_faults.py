@@ -97,10 +97,10 @@ async def test_a_long_outage_ends_with_the_work_done_once_here(own_arena: Arena,
     await own_arena.publish("high")
     await eventually(lambda: pool.running == 1)
     own_nats_server.kill()
-    await eventually(lambda: not pool.healthy, within_s=1)
+    await eventually(lambda: not pool.healthy, within_s=10)
     await asyncio.sleep(2.5)
     await own_nats_server.start()
-    await eventually(lambda: pool.healthy, within_s=2)
+    await eventually(lambda: pool.healthy, within_s=10)
 
     async def settled_who_has_it() -> bool:
         """The server handed it out again, or has heard, for longer than its ack_wait, that it is still worked on."""
@@ -108,7 +108,7 @@ async def test_a_long_outage_ends_with_the_work_done_once_here(own_arena: Arena,
         return bool(info.num_redelivered) or (info.num_ack_pending == 1 and time.monotonic() - back > 2.5)
 
     back = time.monotonic()
-    await eventually(settled_who_has_it, within_s=5)
+    await eventually(settled_who_has_it, within_s=15)
     assert pool.running == 1
     release.set()
     await eventually(own_arena.empty)
@@ -150,7 +150,7 @@ async def test_after_a_reconnect_it_asks_again_and_for_no_more_than_before(arena
 
     # What an old request brought on top went back at once, not after ack_wait: another worker gets all the rest.
     await arena.pool(handle_the_rest, places=3, names=["low"])
-    await eventually(three_are_left, within_s=1)
+    await eventually(three_are_left, within_s=1.8)
     assert pool.running == at_once == 3
     assert pool.asked == 0
     release.set()
