@@ -199,6 +199,10 @@ class Backstage:
         info = await self.client.jetstream().stream_info("FINISHES", subjects_filter="segue.timer.*")
         return len(info.state.subjects or {})
 
+    async def keeps(self, timers: int) -> bool:
+        """Whether the bus keeps so many deadlines: one that is taken back goes a moment after the answer."""
+        return await self.timers() == timers
+
     async def listeners(self, run: Run) -> bool:
         """Whether somebody listens for the end of a run: publishing to nobody is answered as such."""
         probe = subjects.live(run.tenant, run.run_id).ended

@@ -46,10 +46,7 @@ async def test_a_message_is_answered(stage: Stage) -> None:
         assert answer.headers["x-segue-run-id"] == run.run_id
         assert (run.deadline_at - run.born_at).total_seconds() == 20
 
-        async def taken_back() -> bool:
-            return await backstage.timers() == 0
-
-        await eventually(taken_back)
+        await eventually(lambda: backstage.keeps(timers=0))
 
 
 async def test_what_is_asked_arrives_as_it_is(stage: Stage) -> None:
