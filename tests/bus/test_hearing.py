@@ -2,12 +2,17 @@
 
 import asyncio
 
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NothingCame
+
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.hearing import Ear
 from shared.contracts.message import Run
 from tests.bus.ground import Ground, accepted, facts_of
 from tests.bus.test_live import live_of
+from tests.conftest import eventually
 
 
 def token_of(run: Run, call: str) -> str:
@@ -30,10 +35,33 @@ async def look(ear: Ear, within_s: float = 10.0) -> None:
             pass
 
 
+async def known_to(listening: Bus, speaking: Bus) -> None:
+    """Return once what `speaking` says comes to where `listening` has subscribed so far.
+
+    Servers of a cluster tell each other of subscriptions a moment after they have them, in their order: so when a last
+    one is answered, those before it are known.
+    """
+    marker = listening.client.new_inbox()
+
+    async def answer(msg: Msg) -> None:
+        await msg.respond(b"")
+
+    async def answered() -> bool:
+        try:
+            await speaking.client.request(marker, b"", timeout=1)
+        except (NoRespondersError, NothingCame):
+            return False
+        return True
+
+    subscription = await listening.client.subscribe(marker, cb=answer)
+    await eventually(answered)
+    await subscription.unsubscribe()
+
+
 async def test_a_listener_hears_everything_and_is_told_to_look(ground: Ground) -> None:
     run, bus, writer = ground.run(), ground.buses[0], await ground.bus()
     async with bus.hearing.listen(live_of(run).all, token_of(run, "*")) as ear:
-        await bus.client.flush()
+        await known_to(bus, writer)
         await writer.log.write(facts_of(run).accepted, accepted(run))
         await writer.client.publish(token_of(run, "c"), b"tok")
         assert sorted(await hear(ear, 2)) == [live_of(run).accepted, token_of(run, "c")]
@@ -99,7 +127,7 @@ async def test_a_listener_that_is_too_slow_is_told_that_something_is_lost(ground
 async def test_answers_come_to_who_asked(ground: Ground) -> None:
     bus, other = ground.buses[0], await ground.bus()
     async with bus.hearing.listen() as one, bus.hearing.listen() as two:
-        await bus.client.flush()
+        await known_to(bus, other)
         await other.client.publish(two.inbox, b"to two")
         assert await hear(two, 1) == [two.inbox]
         assert (await one.next(0.01)).messages == []

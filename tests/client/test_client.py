@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from client import AsyncSegue, ConnectionCut, Invalid, NotFound, Segue, Unreachable, answers
 from shared.bus.server import free_port
-from tests.system import System
+from tests.system import System, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -71,8 +71,11 @@ async def test_a_program_that_awaits(system: System) -> None:
         async def listed() -> set[str]:
             return {line.run_id async for line in segue.runs(kind="chat", limit=2)}
 
-        while not {one.run_id for one in found} <= await listed():  # pages of two; the history follows within a moment
-            await asyncio.sleep(0.05)
+        async def all_listed() -> bool:
+            """Whether every run is on a page (of two): the history follows within a moment."""
+            return {one.run_id for one in found} <= await listed()
+
+        await eventually(all_listed)
         assert (await segue.usage("role")).total.calls >= 6
 
 

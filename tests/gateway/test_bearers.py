@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -20,6 +21,7 @@ from services.gateway import bearers
 from services.gateway.identification import Identification
 from shared.bus.server import NatsServer
 from shared.config.environment import Environment
+from tests.conftest import eventually
 from tests.gateway.guarded import bearing, guarded
 
 ISSUER, AUDIENCE = "https://id.example.com/", "segue"
@@ -45,6 +47,11 @@ def token(private: Any = RSA, kid: str | None = "one", algorithm: str = "RS256",
     }
     given = {name: value for name, value in said.items() if value is not None}
     return jwt.encode(given, private, algorithm=algorithm, headers={"kid": kid} if kid else None)
+
+
+async def counts(http: httpx.AsyncClient, said: str) -> bool:
+    """Whether a token is taken."""
+    return (await http.get("/models", headers=bearing(said))).status_code == 200
 
 
 class Provider:
@@ -170,10 +177,7 @@ async def test_a_new_key_of_the_provider_is_fetched_once_and_not_for_every_stran
         assert {answer.status_code for answer in answers} == {401}
         assert issuer.asked <= 3 + (time.monotonic() - began) / 0.5
         issuer.keys.append(jwk(fresh, "fresh"))
-        until = time.monotonic() + 10
-        while (await http.get("/models", headers=bearing(token(fresh, "fresh")))).status_code != 200:
-            assert time.monotonic() < until
-            await asyncio.sleep(0.05)
+        await eventually(lambda: counts(http, token(fresh, "fresh")), within_s=10)
         assert (await http.get("/models", headers=bearing(token()))).status_code == 200
 
 
@@ -188,10 +192,7 @@ async def test_a_provider_that_is_down_is_told_of_and_known_keys_still_count(
             answer = await http.get("/models", headers=bearing(token()))
             assert (answer.status_code, "SEGUE_JWT_JWKS" in answer.text) == (503, True)
             issuer.down = False
-            until = time.monotonic() + 10
-            while (await http.get("/models", headers=bearing(token()))).status_code != 200:
-                assert time.monotonic() < until
-                await asyncio.sleep(0.05)
+            await eventually(lambda: counts(http, token()), within_s=10)
             issuer.down = True
             monkeypatch.setattr(bearers, "FRESH_S", 0.0)
             assert (await http.get("/models", headers=bearing(token()))).status_code == 200
