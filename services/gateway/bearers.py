@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from services.gateway.principal import Principal
 from shared.access.records import Records
 from shared.config.environment import Environment
 from shared.contracts.access import Scope
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 
 log = logging.getLogger("segue.gateway")
 
@@ -31,7 +30,6 @@ FRESH_S: Final = 600.0
 FETCH_WITHIN_S: Final = 5.0
 MOST_BYTES: Final = 1_000_000
 LONGEST_TOKEN: Final = 16_000
-_TENANT: Final = re.compile(TOKEN_PATTERN.removesuffix("$"))
 _FAMILIES: Final = {"RSA": ("RS", "PS"), "EC": ("ES",), "OKP": ("Ed",)}
 """Which algorithms a kind of key is for. A shared secret (`oct`) is none of them."""
 
@@ -150,7 +148,7 @@ class Bearers:
             raise NotKnown("a token is missing: send `Authorization: Bearer <JWT>` from your identity provider")
         claims = await self._claims(credential)
         tenant = _at(claims, self.tenant_claim)
-        if not isinstance(tenant, str) or _TENANT.fullmatch(tenant) is None:
+        if not isinstance(tenant, str) or not is_token(tenant):
             raise NotKnown(
                 f"the token has no claim {self.tenant_claim!r} that could be a tenant (1 to 64 of A-Z a-z 0-9 _ -)"
             )

@@ -7,7 +7,6 @@ is says its subject, which the asker's account imports and cannot choose.
 import asyncio
 import contextlib
 import logging
-import re
 from collections import Counter
 from typing import Final
 
@@ -26,7 +25,7 @@ from shared import subjects
 from shared.access.records import Records
 from shared.bus.errors import BusError
 from shared.contracts.door import Refused
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 from shared.contracts.message import Part
 from shared.observe import metrics
 from shared.subjects import ROOT
@@ -38,7 +37,6 @@ PLACES: Final = 512
 """Questions being answered at once in one process, most of which wait for the bus."""
 PER_TENANT: Final = 128
 LATER_S: Final = 1.0
-TENANT: Final = re.compile(TOKEN_PATTERN.removesuffix("$"))
 
 
 class Door:
@@ -83,7 +81,7 @@ class Door:
     async def _serve(self, msg: Msg, tenant: str, said: tuple[str, ...]) -> None:
         try:
             # The account's tenant has the limits that it has over HTTP.
-            limits = await accounts(self._records, tenant) if TENANT.fullmatch(tenant) else ()
+            limits = await accounts(self._records, tenant) if is_token(tenant) else ()
             asks = Principal(tenant, accounts=limits, name="an outside system")
             answer = await requests.answered(self._gateway, asks, said, msg.data, msg.headers or {})
         except ValidationError as error:

@@ -1,6 +1,5 @@
 """What outside systems ask over the bus, answered: the same checks, runs and words as over HTTP."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -34,7 +33,7 @@ from shared.contracts.door import (
     Steered,
 )
 from shared.contracts.events import RunEnded
-from shared.contracts.ids import TOKEN_PATTERN, TenantId, Verb, new_run_id, new_session_id, run_id_of_key
+from shared.contracts.ids import TenantId, Verb, is_token, new_run_id, new_session_id, run_id_of_key
 from shared.contracts.message import Part, Run
 from shared.contracts.workflow import Workflow
 from shared.registry.filling import filled
@@ -47,7 +46,6 @@ KEYS: Final = ("Nats-Msg-Id", "Idempotency-Key")
 ANSWER_BYTES: Final = 700_000
 """Of an answer in one message; a server takes a megabyte."""
 PIECE_CHARS: Final = 150_000
-_TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 P = TypeVar("P", bound=Part)
 
 
@@ -56,7 +54,7 @@ async def answered(
 ) -> Part:
     """Return the answer to a question. Raises `Refusal`, `OverLimit`, `ValidationError`, `BusError`, `KeyReused`."""
     tenant = principal.tenant
-    if _TOKEN.fullmatch(tenant) is None:
+    if not is_token(tenant):
         raise Refusal(422, f"{tenant[:80]!r} is no tenant's name")
     match said:
         case ("chat",):
@@ -186,7 +184,7 @@ async def _begun(gateway: Gateway, birth: Birth) -> Begun:
 
 async def _queued(gateway: Gateway, tenant: TenantId, run_id: str) -> Run:
     """Return a run that is stored and not accepted yet, by its timer. Raises `Refusal` when there is none."""
-    stored = await gateway.bus.jetstream.last(FINISHES, subjects.timer(run_id)) if _TOKEN.fullmatch(run_id) else None
+    stored = await gateway.bus.jetstream.last(FINISHES, subjects.timer(run_id)) if is_token(run_id) else None
     run = (await gateway.bus.log.decode(stored, DeadlinePassed)).run if stored is not None else None
     if run is None or run.tenant != tenant:
         raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, or has aged away")
@@ -197,7 +195,7 @@ async def _control(gateway: Gateway, tenant: TenantId, run_id: str, word: str, a
     if word not in set(Verb):
         raise Refusal(422, f"{word[:80]!r} is nothing that can be wanted of a run: {', '.join(Verb)}")
     verb = Verb(word)
-    run = await read_chronicle(gateway.bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
+    run = await read_chronicle(gateway.bus, tenant, run_id) if is_token(run_id) else None
     if run is None:
         await _queued(gateway, tenant, run_id)
         raise Refusal(409, "the run waits to be accepted: say it again in a moment", headers={"Retry-After": "1"})
@@ -211,13 +209,13 @@ async def _control(gateway: Gateway, tenant: TenantId, run_id: str, word: str, a
 
 async def _look(gateway: Gateway, tenant: TenantId, run_id: str, asked: AskRead) -> RunRead | PieceRead:
     ended = None
-    if _TOKEN.fullmatch(run_id):
+    if is_token(run_id):
         ended = await gateway.bus.log.read(subjects.events(tenant, run_id).ended, RunEnded)
     if asked.part is not None:
         return _piece(run_id, ended, asked.part, asked.offset)
     if ended is not None:
         return RunRead(run_id=run_id, state=ended.outcome, answer=answer_of(ended, ANSWER_BYTES))
-    run = await read_chronicle(gateway.bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
+    run = await read_chronicle(gateway.bus, tenant, run_id) if is_token(run_id) else None
     if run is None:
         queued = await _queued(gateway, tenant, run_id)
         waits = "a categorizer or planner to take its request"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared import permissions
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 from shared.outside import FEEDS, SERVICES
 from shared.permissions import Permissions
 from shared.topology import Limits
@@ -63,7 +63,7 @@ class Publisher:
 
     def check(self) -> None:
         """Raises `BadPublisher`."""
-        if re.fullmatch(TOKEN_PATTERN.removesuffix("$"), self.tenant) is None:
+        if not is_token(self.tenant):
             raise BadPublisher(f"{self.tenant!r} is no tenant: letters, digits, _ and -, 64 at the most")
         if self.nkey is not None:
             if self.user is not None or self.password is not None or not _is_public_key(self.nkey):

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from pydantic import SecretStr
 
 from shared.config.errors import ConfigInvalid, Problem
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 AUTH: Final = ("off", "keys", "jwt")
@@ -277,7 +277,7 @@ def _secrets(text: str) -> Mapping[str, tuple[bytes, ...]]:
             read = tuple(base64.b64decode(one.removeprefix("whsec_"), validate=True) for one in secrets.split())
         except ValueError:
             read = ()
-        known = re.fullmatch(TOKEN_PATTERN.removesuffix("$"), tenant.strip()) is not None
+        known = is_token(tenant.strip())
         if not known or not read or any(not 24 <= len(one) <= 64 for one in read):
             raise _Wrong(
                 "tenant=whsec_…, several secrets of a tenant with spaces between, tenants with commas; a secret is 24 "
@@ -291,7 +291,7 @@ def _tenants(text: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for entry in filter(None, map(str.strip, text.split(","))):
         tenant, _, password = entry.partition("=")
-        known = re.fullmatch(TOKEN_PATTERN.removesuffix("$"), tenant) is not None
+        known = is_token(tenant)
         if not known or re.fullmatch(r"[!-~]{8,200}", password) is None or tenant in found:
             raise _Wrong("tenant=password, each tenant once, with commas between; a password has 8 or more characters")
         found[tenant] = password

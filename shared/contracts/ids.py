@@ -1,6 +1,7 @@
 """Names of things: typed strings that are safe as subject tokens and as keys."""
 
 import hashlib
+import re
 import secrets
 from enum import StrEnum
 from typing import Annotated
@@ -8,6 +9,8 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 TOKEN_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+
+_TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 
 Token = Annotated[str, StringConstraints(pattern=TOKEN_PATTERN)]
 RunId = Token
@@ -17,6 +20,11 @@ CallName = Token
 """Names a call within its run: `categorize`, `answer`, `plan-0`, or a task's `0-1` (queue and place)."""
 
 DEFAULT_TENANT = "default"
+
+
+def is_token(text: str) -> bool:
+    """Whether a text can stand in a subject, and be an id or a name of ours."""
+    return _TOKEN.fullmatch(text) is not None  # `$` would let a line break pass
 
 
 class Priority(StrEnum):

@@ -1,7 +1,6 @@
 """Templates: the configuration file's, and those that were written over them or beside them at run time."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,12 +10,10 @@ from pydantic import JsonValue, ValidationError
 
 from shared.bus.buckets import Bucket
 from shared.config.templates import Template
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 from shared.contracts.registry import TemplateVersion
 from shared.workflows.problems import templates_in
 from shared.workflows.validation import Catalogue, Invalid, Problem, json_path, validate
-
-_NAME: Final = re.compile(TOKEN_PATTERN.removesuffix("$"))
 
 MOST: Final = 500
 """Templates of one tenant in the registry."""
@@ -102,7 +99,7 @@ class TemplateBook:
 
     async def get(self, tenant: str, name: str, version: int | None = None) -> Offered | None:
         """Return a template as it is now, or as an earlier version that is still kept."""
-        if not _NAME.fullmatch(name):
+        if not is_token(name):
             return self.from_file(name)  # the registry has no such names, and the bus would refuse to be asked for one
         if version is not None:
             kept = await self.versions(tenant, name)

@@ -30,13 +30,12 @@ from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
 from shared.access.book import KeyBook, NewKey
 from shared.contracts.access import KEY_ID_PATTERN, Tenant
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 from shared.workflows.validation import Problem
 
 router = APIRouter(tags=["admin"])
 
 _ID: Final = re.compile(KEY_ID_PATTERN.removesuffix("$"))
-_NAME: Final = re.compile(TOKEN_PATTERN.removesuffix("$"))
 _DENIED: Final[dict[int | str, dict[str, Any]]] = {status: {"model": Failure} for status in (401, 403, 409)}
 _ONE: Final[dict[int | str, dict[str, Any]]] = {**_DENIED, 404: {"model": Failure}, 422: {"model": Failure}}
 _SHOWN_ONCE: Final = {"Cache-Control": "no-store"}
@@ -167,7 +166,7 @@ async def read_tenant(request: Request, name: str) -> Response:
 async def write_tenant(request: Request, name: str) -> Response:
     """Write what a tenant may use, in the place of all that was there. It counts at once."""
     asked = await parsed(request, TenantWanted)
-    if not _NAME.fullmatch(name):
+    if not is_token(name):
         raise Refusal(422, f"{name[:80]!r} is no name of a tenant: 1 to 64 of A-Z a-z 0-9 _ -")
     _known_roles(request, asked.limits)
     tenant = Tenant(
@@ -211,7 +210,7 @@ def _id(text: str) -> str:
 
 
 def _tenant(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not is_token(name):
         raise _no_limits(name)
     return name
 

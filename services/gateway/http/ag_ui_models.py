@@ -1,18 +1,16 @@
 """What `POST /ag-ui` takes: the AG-UI protocol's `RunAgentInput`, as far as it is for us. The rest is ignored."""
 
 import hashlib
-import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from services.gateway.http.errors import Refusal
 from services.gateway.http.models import MOST_IMAGES, Body
-from shared.contracts.ids import TOKEN_PATTERN, SessionId
+from shared.contracts.ids import SessionId, is_token
 from shared.workflows.validation import Problem
 
-_TOKEN: Final = re.compile(TOKEN_PATTERN.removesuffix("$"))
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -37,7 +35,7 @@ class AgUiInput(Body):
 
 def session_of_thread(thread: str) -> SessionId:
     """Return the session that a thread is: of the same name where that can be one."""
-    return thread if _TOKEN.fullmatch(thread) else f"t{hashlib.sha256(thread.encode()).hexdigest()[:31]}"
+    return thread if is_token(thread) else f"t{hashlib.sha256(thread.encode()).hexdigest()[:31]}"
 
 
 def key_of_run(asked: AgUiInput) -> str:

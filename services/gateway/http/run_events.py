@@ -6,7 +6,6 @@ is something to read, so a slow reader loses nothing, holds nothing back, and sl
 """
 
 import asyncio
-import re
 from typing import Any
 
 from fastapi import APIRouter
@@ -26,12 +25,11 @@ from services.gateway.texts import Said, fields_of
 from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.errors import BusError
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 from shared.observe.logs import bound
 
 router = APIRouter(tags=["runs"])
 
-_TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 _DESCRIBED: dict[str, Any] = {
     "parameters": [
         {
@@ -70,7 +68,7 @@ async def events(request: Request, run_id: str) -> Response:
     gateway, tenant = gateway_of(request), who(request).tenant
     after = _after(request)
     tokens = request.query_params.get("tokens", "true").lower() not in ("false", "0", "no")
-    facts = subjects.events(tenant, run_id) if _TOKEN.fullmatch(run_id) else None
+    facts = subjects.events(tenant, run_id) if is_token(run_id) else None
     if facts is None or not await gateway.bus.log.exists(facts.accepted):
         raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
     return Followed(gateway, tenant, run_id, after=after, tokens=tokens)

@@ -1,7 +1,6 @@
 """`/runs/{id}`: look at a run, steer it, take it up again."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +26,7 @@ from services.gateway.http.run_view import graph_of, state_of, states_of, timeli
 from shared import subjects
 from shared.contracts.commands import ChatRequest, ControlRun, Lineage
 from shared.contracts.events import CallSettled, RunAccepted, RunEnded
-from shared.contracts.ids import TOKEN_PATTERN, Purpose, Verb
+from shared.contracts.ids import Purpose, Verb, is_token
 from shared.workflows.graph import located
 from shared.workflows.mermaid import flowchart
 from shared.workflows.outputs import output, sources
@@ -36,7 +35,6 @@ router = APIRouter(tags=["runs"])
 
 EFFECT_WITHIN_S = 5.0
 _LOOK_S = 0.05
-_TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Failure}}
 _STEERED: dict[int | str, dict[str, Any]] = {
     **_MISSING,
@@ -63,7 +61,7 @@ async def chronicle_of(request: Request, run_id: str) -> Chronicle:
 
 async def read_run(gateway: Gateway, tenant: str, run_id: str) -> Chronicle:
     """Return what the log has of a run, or refuse with 404."""
-    found = await read_chronicle(gateway.bus, tenant, run_id) if _TOKEN.fullmatch(run_id) else None
+    found = await read_chronicle(gateway.bus, tenant, run_id) if is_token(run_id) else None
     if found is None:
         raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
     return found

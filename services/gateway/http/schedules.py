@@ -15,8 +15,9 @@ from services.gateway.http.identity import may_ask, who
 from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
 from services.gateway.http.template_models import ScheduleBody, ScheduleDeleted, SchedulesAnswer, ScheduleWritten
-from services.gateway.http.templates import NAME, SHOWN, known, named
+from services.gateway.http.templates import SHOWN, known, named
 from services.gateway.principal import at_most
+from shared.contracts.ids import is_token
 from shared.contracts.registry import Schedule, ScheduleState
 from shared.registry.filling import filled
 from shared.registry.schedules import BadSchedule, TooManySchedules
@@ -96,7 +97,7 @@ async def delete(request: Request, name: str) -> Response:
 
 
 async def _known(request: Request, name: str) -> Schedule:
-    found = await gateway_of(request).schedules.get(who(request).tenant, name) if NAME.fullmatch(name) else None
+    found = await gateway_of(request).schedules.get(who(request).tenant, name) if is_token(name) else None
     if found is None:
         raise Refusal(404, f"there is no schedule {name[:SHOWN]!r}")
     return found

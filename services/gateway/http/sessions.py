@@ -1,7 +1,5 @@
 """`GET` and `DELETE /session/{id}`"""
 
-import re
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,12 +10,10 @@ from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure, SessionAnswer, SessionDeleted, SessionMessage
 from shared.contracts.events import Session, Turn
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 from shared.contracts.message import ChatMessage
 
 router = APIRouter(tags=["sessions"])
-
-_TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 
 
 @router.get(
@@ -49,7 +45,7 @@ async def forget(request: Request, session_id: str) -> Response:
 
 
 def _key(request: Request, session_id: str) -> str:
-    if not _TOKEN.fullmatch(session_id):
+    if not is_token(session_id):
         raise _unknown(session_id)
     return f"{who(request).tenant}.{session_id}"
 

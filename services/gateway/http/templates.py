@@ -25,7 +25,7 @@ from services.gateway.http.template_models import (
     fields_of,
     whole,
 )
-from shared.contracts.ids import TOKEN_PATTERN
+from shared.contracts.ids import is_token
 from shared.registry.templates import BadTemplate, Offered, TooManyTemplates, VersionMismatch, read_template
 from shared.workflows.problems import Blueprint, templates_in
 from shared.workflows.validation import Catalogue, Problem, templates_named
@@ -34,7 +34,6 @@ router = APIRouter(tags=["templates"])
 
 BY = "an API caller"
 SHOWN = 60
-NAME = re.compile(TOKEN_PATTERN.removesuffix("$"))
 _VERSION = re.compile(r'(?:W/)?"(\d{1,9}|file)"')
 _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Failure}}
 
@@ -70,7 +69,7 @@ async def read(request: Request, name: str) -> Response:
         offered = await known(gateway, tenant, name)
     else:
         found = None
-        if NAME.fullmatch(name) and asked.isascii() and asked.isdigit() and len(asked) < 10:
+        if is_token(name) and asked.isascii() and asked.isdigit() and len(asked) < 10:
             found = await gateway.book.get(tenant, name, int(asked))
         if found is None:
             raise Refusal(404, f"template {name[:SHOWN]!r} has no version {asked[:SHOWN]!r} (any more)")
@@ -84,7 +83,7 @@ async def read(request: Request, name: str) -> Response:
 async def versions(request: Request, name: str) -> Response:
     """List what is kept of a template's versions, oldest first."""
     gateway, tenant = gateway_of(request), who(request).tenant
-    kept = await gateway.book.versions(tenant, name) if NAME.fullmatch(name) else []
+    kept = await gateway.book.versions(tenant, name) if is_token(name) else []
     if not kept:
         await known(gateway, tenant, name)
     listed = [
@@ -157,7 +156,7 @@ _READ_ONLY = TemplateBody.model_fields.keys() - {"description"}
 
 async def known(gateway: Gateway, tenant: str, name: str) -> Offered:
     """Return a template, or refuse with those that there are."""
-    offered = await gateway.book.get(tenant, name) if NAME.fullmatch(name) else gateway.book.from_file(name)
+    offered = await gateway.book.get(tenant, name)
     if offered is None:
         there = ", ".join(await gateway.book.all(tenant)) or "none"
         raise Refusal(404, f"there is no template {name[:SHOWN]!r}; known: {there}")
@@ -183,7 +182,7 @@ def _knows_itself(name: str, template: Blueprint, catalogue: Catalogue) -> None:
 
 def named(name: str) -> None:
     """Refuse a name that could not stand in a subject."""
-    if not NAME.fullmatch(name):
+    if not is_token(name):
         raise Refusal(422, (Problem("$", "bad_name", "a name has 1 to 64 of A-Z, a-z, 0-9, - and _"),))
 
 

@@ -17,7 +17,6 @@ from services.gateway.http.openai.bodies import Asking
 from services.gateway.http.openai.messages import Wrong, question
 from services.gateway.http.openai.offer import Auto, Named, Role
 from services.gateway.http.openai.outcome import Asked
-from services.gateway.http.templates import NAME
 from shared.contracts.commands import ChatRequest, PlanRun, SubmitRequest
 from shared.contracts.conversation import Conversation
 from shared.contracts.message import Run
@@ -73,7 +72,7 @@ async def _of_template(
     request: Request, gateway: Gateway, body: Asking, conversation: Conversation, name: str
 ) -> Birth:
     tenant = who(request).tenant
-    offered = await gateway.book.get(tenant, name) if NAME.fullmatch(name) else gateway.book.from_file(name)
+    offered = await gateway.book.get(tenant, name)
     if offered is None:
         raise unknown(body.model, gateway)
     template = offered.template

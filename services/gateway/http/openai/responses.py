@@ -1,7 +1,6 @@
 """`/v1/responses`: what a response is, is read from its run's log each time. Nothing is kept here."""
 
 import asyncio
-import re
 from typing import Final
 
 from pydantic_core import to_json
@@ -32,7 +31,7 @@ from shared import subjects
 from shared.contracts.commands import ControlRun, DeadlinePassed
 from shared.contracts.conversation import Conversation
 from shared.contracts.events import ResponseDeleted, RunAccepted, RunEnded
-from shared.contracts.ids import TOKEN_PATTERN, Verb
+from shared.contracts.ids import Verb, is_token
 from shared.contracts.message import ChatMessage, Run, Unreadable
 from shared.topology import FINISHES
 from shared.workflows.validation import Problem
@@ -42,7 +41,6 @@ router = routes("openai")
 CANCELLED_WITHIN_S: Final = 5.0
 _LOOK_S: Final = 0.05
 _ID: Final = ("response_id", "`resp_` and the id of its run.")
-_TOKEN = re.compile(TOKEN_PATTERN.removesuffix("$"))
 
 
 @router.post(
@@ -204,7 +202,7 @@ async def _find(request: Request, gateway: Gateway, response_id: str) -> Asked |
     """Return what a response was asked; only its run while it waits to be taken up. Raises `Refusal` (404)."""
     tenant, run_id = who(request).tenant, run_id_of(response_id)
     missing = Refusal(404, f"there is no response {response_id[:80]!r}: it never was, was not stored, or has aged away")
-    if run_id is None or not _TOKEN.fullmatch(run_id):
+    if run_id is None or not is_token(run_id):
         raise missing
     facts, log = subjects.events(tenant, run_id), gateway.bus.log
     if await log.exists(facts.deleted):
