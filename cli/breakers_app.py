@@ -5,18 +5,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Models that are left alone because they failed again and again.", no_args_is_help=True)
+from cli.options import AsJson, Url
 
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
-]
+app = typer.Typer(help="Models that are left alone because they failed again and again.", no_args_is_help=True)
 
 
 @app.command("ls")
-def list_breakers(
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the API answers.")] = False, url: Url = None
-) -> None:
+def list_breakers(as_json: AsJson = False, url: Url = None) -> None:
     """List models with failures in a row, and whether they are asked."""
     from rich.table import Table
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.options import AsJson, Url
+
 app = typer.Typer(help="The history: what lists of runs and sums of costs come from.", no_args_is_help=True)
 
 
@@ -80,13 +82,8 @@ def usage(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=200, help="With --unknown: so many at the most.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="With --unknown: go on behind the page before.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the API answers.")] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."
-        ),
-    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
 ) -> None:
     """Sum up calls, tokens and costs."""
     from urllib.parse import urlencode

@@ -7,16 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.options import AsJson, Url
 from cli.pairs import seconds_of
 
 keys = typer.Typer(help="API keys: make them, list them, rotate them, revoke them.", no_args_is_help=True)
 tenants = typer.Typer(help="Tenants: what all their keys together may use.", no_args_is_help=True)
 
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
 Bus = Annotated[
     bool,
     typer.Option(

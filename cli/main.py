@@ -17,6 +17,7 @@ from cli.history_app import app as history
 from cli.history_app import usage
 from cli.keys_app import keys, tenants
 from cli.models_app import models, providers
+from cli.options import Url
 from cli.registry_app import schedules, templates
 from cli.runs_app import app as runs
 
@@ -82,11 +83,6 @@ app.add_typer(tenants, name="tenants")
 app.add_typer(bus, name="bus")
 app.command()(usage)
 app.command("costs", help="The same as `usage`.")(usage)
-
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
-]
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.options import AsJson, Url
 from cli.registry_app import document
 
 models = typer.Typer(help="Roles and the models that play them.", no_args_is_help=True)
@@ -14,11 +15,6 @@ Name = Annotated[str, typer.Argument(help="Its name.")]
 File = Annotated[str, typer.Argument(help="A JSON file; - reads standard input.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why: callers are told.")]
 OnTopOf = Annotated[str | None, typer.Option("--if-version", help="Only on top of this version; 0: only a first one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
-]
 
 
 @models.command("ls")

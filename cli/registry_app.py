@@ -7,17 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.options import AsJson, Url
 from cli.pairs import pairs, value_of
 
 templates = typer.Typer(help="Templates: read them, write them, run them.", no_args_is_help=True)
 schedules = typer.Typer(help="Schedules: templates that the clock starts.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Its name.")]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
 Variables = Annotated[
     list[str] | None,
     typer.Option(

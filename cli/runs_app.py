@@ -7,18 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.options import AsJson, Url
 from cli.pairs import pairs, value_of
 
 app = typer.Typer(help="Look at runs, steer them, take them up again.", no_args_is_help=True)
 
 RunId = Annotated[str, typer.Argument(help="The run's id, as answers, logs and listings say it.")]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="SEGUE_URL", help="The gateway's address; else http://127.0.0.1:<PORT, else 8000>."),
-]
 Reason = Annotated[str | None, typer.Option(help="Why; it is kept with the run.")]
 Task = Annotated[str | None, typer.Option(help="The output of the task that waits, where several do.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
 
 LOOK_AGAIN_S = 0.4
 OVER = frozenset({"completed", "failed", "denied", "cancelled"})
