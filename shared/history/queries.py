@@ -2,13 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, tuple_
 
 from shared.history import schema
 from shared.history.projection import UNKNOWN
 
+Dimension = Literal[
+    "day",
+    "model",
+    "provider",
+    "role",
+    "variant",
+    "purpose",
+    "template",
+    "schedule",
+    "category",
+    "kind",
+    "session",
+    "tenant",
+]
+"""What usage can be summed up by."""
 SETTLED: Final = ("answered", "failed")
 """Outcomes of calls, among those of their attempts and of what came late."""
 LATEST: Final = 2_000
@@ -149,23 +164,6 @@ def typical(tenant: str, *, from_us: int) -> Select[Any]:
         .order_by(calls.c.at_us.desc())
         .limit(LATEST)
     )
-
-
-DIMENSIONS: Final = (
-    "day",
-    "model",
-    "provider",
-    "role",
-    "variant",
-    "purpose",
-    "template",
-    "schedule",
-    "category",
-    "kind",
-    "session",
-    "tenant",
-)
-"""What usage can be summed up by."""
 
 
 def _dimension(name: str) -> ColumnElement[Any]:

@@ -158,7 +158,7 @@ class History:
     def usage(
         self, tenant: str | None, by: Sequence[str], *, from_us: int | None, to_us: int | None
     ) -> Sequence[Mapping[str, Any]]:
-        """Return sums of what calls used, by dimensions of `DIMENSIONS`, the dearest first (by day: oldest first).
+        """Return sums of what calls used, by any `Dimension`, the dearest first (by day: oldest first).
 
         Of one tenant, or of all (None).
         """

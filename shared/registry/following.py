@@ -87,7 +87,7 @@ class LiveModels:
                     self._tell()
             except BusError:
                 continue
-            except Exception:
+            except Exception:  # whatever it is, the next look has its own chance: who does not follow serves old models
                 log.exception("registry.not_read")
 
     async def _look(self) -> bool:

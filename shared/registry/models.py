@@ -5,7 +5,7 @@ document is. `ModelBook` writes entries, one compare-and-set each.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -166,41 +166,21 @@ class ModelBook:
 
     bucket: Bucket
 
-    async def model(self, role: str) -> ModelEntry | None:
-        """Return what was written of a role, as the registry's leader has it."""
-        return (await self.bucket.get(f"{MODELS}.{role}", ModelEntry))[0]
-
-    async def provider(self, name: str) -> ProviderEntry | None:
-        """Return what was written of a provider, as the registry's leader has it."""
-        return (await self.bucket.get(f"{PROVIDERS}.{name}", ProviderEntry))[0]
-
     async def write_model(
-        self, role: str, change: Callable[[ModelEntry | None], Mapping[str, object]], *, expected: int | None, by: str
+        self, role: str, changes: Mapping[str, object], *, expected: int | None, by: str
     ) -> ModelEntry:
-        """Change a role's entry: `change` gives the fields of its next version. Raises `VersionMismatch`,
+        """Write a role's next version: fields that `changes` does not name stay. Raises `VersionMismatch`,
         `TooManyEntries`."""
-        return await self._write(MODELS, role, "role", ModelEntry, change, expected, by)
+        return await self._write(MODELS, role, {"role": role, **changes}, ModelEntry, expected, by)
 
     async def write_provider(
-        self,
-        name: str,
-        change: Callable[[ProviderEntry | None], Mapping[str, object]],
-        *,
-        expected: int | None,
-        by: str,
+        self, name: str, changes: Mapping[str, object], *, expected: int | None, by: str
     ) -> ProviderEntry:
-        """Change a provider's entry. Raises `VersionMismatch`, `TooManyEntries`."""
-        return await self._write(PROVIDERS, name, "name", ProviderEntry, change, expected, by)
+        """Write a provider's next version. Raises `VersionMismatch`, `TooManyEntries`."""
+        return await self._write(PROVIDERS, name, {"name": name, **changes}, ProviderEntry, expected, by)
 
     async def _write(
-        self,
-        what: str,
-        name: str,
-        called: str,
-        kind: type[E],
-        change: Callable[[E | None], Mapping[str, object]],
-        expected: int | None,
-        by: str,
+        self, what: str, name: str, changes: Mapping[str, object], kind: type[E], expected: int | None, by: str
     ) -> E:
         key = f"{what}.{name}"
         while True:
@@ -212,8 +192,7 @@ class ModelBook:
                 raise TooManyEntries(what)
             fields = record.model_dump() if record is not None else {}
             fields |= {
-                called: name,
-                **change(record),
+                **changes,
                 "version": (record.version if record is not None else 0) + 1,
                 "written_at": datetime.now(UTC),
                 "by": by,

@@ -179,7 +179,7 @@ async def test_an_entry_that_cannot_be_read_leaves_the_others(world: World) -> N
     await world.bus.client.flush()
     document = {"provider": "openrouter", "model": "vendor/new"}
     book = ModelBook(world.bus.registry)
-    await book.write_model("poet_ai", lambda _: {"document": document}, expected=None, by="test")
+    await book.write_model("poet_ai", {"document": document}, expected=None, by="test")
     live = LiveModels(world.bus, load(ROOT / "orchestration_config.json").configuration)
     await live.start()
     assert live.configuration.ai_models["poet_ai"].model == "vendor/new"

@@ -21,29 +21,13 @@ from services.gateway.http.queries import asks, queried
 from services.gateway.http.run_models import RunState
 from shared.contracts.access import Scope
 from shared.history.projector import Projector
-from shared.history.queries import DIMENSIONS, Wanted
+from shared.history.queries import Dimension, Wanted
 from shared.history.store import HistoryUnavailable, time_of, us_of
 from shared.workflows.validation import Problem
 
 router = APIRouter(tags=["history"])
 
 DOWN: dict[int | str, dict[str, Any]] = {422: {"model": Failure}, 503: {"model": Failure}}
-
-Dimension = Literal[
-    "day",
-    "model",
-    "provider",
-    "role",
-    "variant",
-    "purpose",
-    "template",
-    "schedule",
-    "category",
-    "kind",
-    "session",
-    "tenant",
-]
-assert set(Dimension.__args__) == set(DIMENSIONS)  # type: ignore[attr-defined]
 
 
 class RunsQuery(Body):

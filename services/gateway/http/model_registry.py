@@ -1,6 +1,6 @@
 """`/models/{name}`, `/providers`: who plays a role, read and changed while the system runs. (ADR 0017)"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable
 from typing import Any
 
 from fastapi import APIRouter
@@ -70,11 +70,8 @@ async def write(request: Request, name: str) -> Response:
     except BadModel as bad:
         raise Refusal(422, bad.problems) from bad
     fresh = name not in live.configuration.ai_models
-
-    def change(_: ModelEntry | None) -> Mapping[str, object]:
-        return {"document": kept, "fallbacks": beside.fallbacks, "system_prompt": beside.system_prompt}
-
-    await _write_model(gateway, name, change, expected(request))
+    changes = {"document": kept, "fallbacks": beside.fallbacks, "system_prompt": beside.system_prompt}
+    await _written(live, gateway.models.write_model(name, changes, expected=expected(request), by=BY))
     return _told(gateway, name, 201 if fresh else 200)
 
 
@@ -98,11 +95,8 @@ async def delete(request: Request, name: str) -> Response:
         users = sorted(role for role, others in live.configuration.model_fallbacks.items() if name in others)
         if users:
             raise Refusal(409, f"role {name!r} stands in for {', '.join(users[:10])}: change their fallbacks first")
-
-    def change(_: ModelEntry | None) -> Mapping[str, object]:
-        return {"document": None, "fallbacks": None, "system_prompt": None, "disabled": None}
-
-    await _write_model(gateway, name, change, expected(request))
+    nothing = dict.fromkeys(("document", "fallbacks", "system_prompt", "disabled"))
+    await _written(live, gateway.models.write_model(name, nothing, expected=expected(request), by=BY))
     return show(EntryDeleted(name=name, now="file" if in_file else None))
 
 
@@ -120,7 +114,7 @@ async def disable(request: Request, name: str) -> Response:
     _known_role(live, name)
     named(name)
     reason = (await parsed(request, DisableBody)).reason
-    await _write_model(gateway, name, lambda _: {"disabled": reason}, None)
+    await _written(live, gateway.models.write_model(name, {"disabled": reason}, expected=None, by=BY))
     return _told(gateway, name)
 
 
@@ -135,7 +129,7 @@ async def enable(request: Request, name: str) -> Response:
     in_file = live.file.ai_models.get(name)
     if in_file is not None and in_file.disabled is not None:
         raise Refusal(409, f"role {name!r} is disabled in the configuration file: enable it there")
-    await _write_model(gateway, name, lambda _: {"disabled": None}, None)
+    await _written(live, gateway.models.write_model(name, {"disabled": None}, expected=None, by=BY))
     return _told(gateway, name)
 
 
@@ -164,7 +158,7 @@ async def write_provider(request: Request, name: str) -> Response:
     except BadModel as bad:
         raise Refusal(422, bad.problems) from bad
     fresh = name not in live.configuration.providers
-    await _write_provider(gateway, name, lambda _: {"document": kept}, expected(request))
+    await _written(live, gateway.models.write_provider(name, {"document": kept}, expected=expected(request), by=BY))
     return _told_provider(live, name, 201 if fresh else 200)
 
 
@@ -191,7 +185,10 @@ async def delete_provider(request: Request, name: str) -> Response:
     )
     if users and not in_file:
         raise Refusal(409, f"provider {name!r} serves {', '.join(users[:10])}: point those at another one first")
-    await _write_provider(gateway, name, lambda _: {"document": None, "disabled": None}, expected(request))
+    await _written(
+        live,
+        gateway.models.write_provider(name, {"document": None, "disabled": None}, expected=expected(request), by=BY),
+    )
     return show(EntryDeleted(name=name, now="file" if in_file else None))
 
 
@@ -208,7 +205,7 @@ async def disable_provider(request: Request, name: str) -> Response:
     live = _live(gateway)
     _known_provider(live, name)
     reason = (await parsed(request, DisableBody)).reason
-    await _write_provider(gateway, name, lambda _: {"disabled": reason}, None)
+    await _written(live, gateway.models.write_provider(name, {"disabled": reason}, expected=None, by=BY))
     return _told_provider(live, name)
 
 
@@ -226,7 +223,7 @@ async def enable_provider(request: Request, name: str) -> Response:
     in_file = live.file.providers.get(name)
     if in_file is not None and in_file.disabled is not None:
         raise Refusal(409, f"provider {name!r} is disabled in the configuration file: enable it there")
-    await _write_provider(gateway, name, lambda _: {"disabled": None}, None)
+    await _written(live, gateway.models.write_provider(name, {"disabled": None}, expected=None, by=BY))
     return _told_provider(live, name)
 
 
@@ -261,25 +258,12 @@ def _told_provider(live: LiveModels, name: str, status: int = 200) -> Response:
     return Response(body.to_json(), status, {"ETag": f'"{body.version or "file"}"'}, JSON)
 
 
-async def _write_model(
-    gateway: Gateway, name: str, change: Callable[[ModelEntry | None], Mapping[str, object]], on_top_of: int | None
-) -> None:
+async def _written(live: LiveModels, writing: Awaitable[ModelEntry | ProviderEntry]) -> None:
+    """Write an entry, and know of it here at once."""
     try:
-        entry = await gateway.models.write_model(name, change, expected=on_top_of, by=BY)
+        entry = await writing
     except VersionMismatch as mismatch:
         raise Refusal(412, str(mismatch)) from mismatch
     except TooManyEntries as full:
         raise Refusal(409, str(full)) from full
-    _live(gateway).take(entry)
-
-
-async def _write_provider(
-    gateway: Gateway, name: str, change: Callable[[ProviderEntry | None], Mapping[str, object]], on_top_of: int | None
-) -> None:
-    try:
-        entry = await gateway.models.write_provider(name, change, expected=on_top_of, by=BY)
-    except VersionMismatch as mismatch:
-        raise Refusal(412, str(mismatch)) from mismatch
-    except TooManyEntries as full:
-        raise Refusal(409, str(full)) from full
-    _live(gateway).take(entry)
+    live.take(entry)
