@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, Url
-from cli.registry_app import document
+from cli.registry_app import document, if_match
 
 models = typer.Typer(help="Roles and the models that play them.", no_args_is_help=True)
 providers = typer.Typer(help="Servers that models are asked of.", no_args_is_help=True)
@@ -140,11 +140,8 @@ def _put(what: str, called: str, name: str, path: str, match: str | None, url: s
     from cli.main import talking
 
     written = document(path)
-    headers = None
-    if match is not None:
-        headers = {"If-Match": '"file"' if match in ("file", "0") else f'"{match}"'}
     with talking(url) as (client, console):
-        found = client.put(f"/{what}/{name}", written, headers)
+        found = client.put(f"/{what}/{name}", written, if_match(match))
         console.print(f"{called} {name} is at version {found['version']}", markup=False)
 
 

@@ -92,9 +92,8 @@ def put_template(
     from cli.main import talking
 
     written = document(path)
-    headers = {"If-Match": '"file"' if match in ("file", "0") else f'"{match}"'} if match is not None else None
     with talking(url) as (client, console):
-        found = client.put(f"/templates/{name}", written, headers)
+        found = client.put(f"/templates/{name}", written, if_match(match))
         console.print(f"template {name} is at version {found['version']}", markup=False)
 
 
@@ -215,6 +214,13 @@ def remove_schedule(name: Name, url: Url = None) -> None:
     with talking(url) as (client, console):
         client.delete(f"/schedules/{name}")
         console.print(f"schedule {name} is deleted", markup=False)
+
+
+def if_match(version: str | None) -> dict[str, str] | None:
+    """Return the header that says on top of which version is written; `file` or 0: only a first one."""
+    if version is None:
+        return None
+    return {"If-Match": '"file"' if version in ("file", "0") else f'"{version}"'}
 
 
 def document(path: str) -> Any:
