@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from nats.aio.msg import Msg
 
 from services.gateway.pages import Fact, Pages
-from services.gateway.texts import Said, Texts, in_flight
+from services.gateway.texts import Said, Texts
 from shared import subjects
 from shared.bus.errors import BusError
 from shared.bus.hearing import Ear
@@ -27,7 +27,6 @@ class Following:
         self._pages, self._bus, self.ear = pages, pages.bus, ear
         self._facts = subjects.events(tenant, run_id)
         self._texts = Texts(pages.bus.client, ear, tenant, run_id) if tokens else None
-        self._late = True
         self.seq = after
         """The last fact that was told."""
         self.over = False
@@ -37,7 +36,8 @@ class Following:
         async for page in self._new_facts():
             yield page
         self.over = self.over or await self._ended_before()
-        await self._come_late()
+        if self._texts is not None and not self.over:
+            await self._texts.come_late(self._bus.jetstream)
         while not self.over:
             yield ()
             heard = await self.ear.next()
@@ -55,14 +55,6 @@ class Following:
         if self._texts is None:
             return []
         return [one for msg in messages if self._texts.concerns(msg) for one in self._texts.hear(msg)]
-
-    async def _come_late(self) -> None:
-        """Ask for the texts of the calls that were being answered when the reader came."""
-        if self._texts is None or self.over:
-            return
-        names = await self._bus.jetstream.subjects_of(EVENTS, f"{self._facts.prefix}.call.>")
-        self._texts.doubt(*in_flight([subjects.fact_of(name) for name in names]))
-        await self._texts.ask()
 
     async def _new_facts(self) -> AsyncIterator[Sequence[Fact | Said]]:
         """Yield every fact behind the reader's place, a page at a time."""

@@ -11,8 +11,10 @@ from nats.errors import Error
 
 from shared import subjects
 from shared.bus.hearing import Ear
+from shared.bus.jetstream import JetStream
 from shared.contracts.hints import AskText, TextDelta, TextSoFar
 from shared.contracts.message import Unreadable
+from shared.topology import EVENTS
 from shared.transcript import Piece, Restart, Told, Transcript
 
 ASKS_AGAIN_S: Final = 0.5
@@ -43,11 +45,6 @@ class Texts:
         self._tenant, self._run_id = tenant, run_id
         self._tokens = subjects.token(tenant, run_id, "")
         self._calls: dict[str, _Call] = {}
-
-    @property
-    def subject(self) -> str:
-        """What to listen on."""
-        return f"{self._tokens}*"
 
     def concerns(self, msg: Msg) -> bool:
         """Whether a message is a piece of text, or an answer to what was asked."""
@@ -86,6 +83,13 @@ class Texts:
         for call in self._calls.values():
             call.transcript.doubt()
             call.asks = 0
+
+    async def come_late(self, jetstream: JetStream) -> None:
+        """Ask for the texts of the calls that were being answered when the listener came."""
+        facts = subjects.events(self._tenant, self._run_id)
+        names = await jetstream.subjects_of(EVENTS, f"{facts.prefix}.call.>")
+        self.doubt(*in_flight([subjects.fact_of(name) for name in names]))
+        await self.ask()
 
     async def ask(self) -> None:
         """Ask for what is missing, where that was not done a moment ago."""

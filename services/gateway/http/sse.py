@@ -18,7 +18,7 @@ from services.gateway.http.answering import REPLAYED
 from services.gateway.http.answers import to_chat
 from services.gateway.http.errors import said_of
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
-from services.gateway.texts import Said, Texts, fields_of, in_flight
+from services.gateway.texts import Said, Texts, fields_of
 from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.errors import BusError
@@ -28,7 +28,6 @@ from shared.contracts.events import CallSettled, RunCategorized, RunEnded
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import Run, Unreadable
 from shared.observe.logs import bound
-from shared.topology import EVENTS
 
 log = logging.getLogger("segue.gateway")
 
@@ -179,9 +178,7 @@ class _Telling:
         facts = subjects.events(self.run.tenant, self.run.run_id)
         if late and ended is None:
             await self._catch_up()
-            names = await self.gateway.bus.jetstream.subjects_of(EVENTS, f"{facts.prefix}.call.>")
-            self.texts.doubt(*in_flight([subjects.fact_of(name) for name in names]))
-            await self.texts.ask()
+            await self.texts.come_late(self.gateway.bus.jetstream)
         while ended is None:
             heard = await ear.next()
             if heard.lost:
