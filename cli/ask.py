@@ -29,6 +29,9 @@ def ask(client: Segue, body: dict[str, Any], console: Console, *, as_json: bool 
     console.print(Markdown(str(answer["response"])))
     if answer.get("note"):
         console.print(Text(str(answer["note"]), style="yellow"))
+    if len(results := answer.get("result") or {}) > 1:
+        console.print(Text(f"results, whole: {', '.join(results)}", style="dim"))
+        console.print(Text(f"  segue runs output {answer['run_id']} NAME", style="dim"), soft_wrap=True)
     console.print(Text(footer(answer), style="dim"), soft_wrap=True)
     return answer
 

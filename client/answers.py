@@ -39,6 +39,8 @@ class ChatAnswer(Answer):
     model_used: str | None = None
     timestamp: datetime
     acknowledgement: str | None = None
+    result: dict[str, Any] | None = None
+    """Of an orchestrated request: what each step put out, by name."""
     cost_usd: float = 0.0
     cost_known: bool = True
     baseline_usd: float | None = None

@@ -62,6 +62,8 @@ def plan(request: ChatRequest, broken: BrokenPlan | None = None) -> str:
     in_steps = "step_1" in (schema.get("properties") or {})
     if in_steps:
         document = {**dict.fromkeys(schema["properties"]), **_in_steps(document)}
+        if len(wanted_of(request)) > TOPIC_CHARS and "request" in _enum(schema, "needs", schema):
+            document["step_1"]["needs"] = ["request"]  # its topic is not the whole of it
     if schema:
         document = fitted(document, schema, schema, "")
     first = document["step_1"] if in_steps else document["workflow"][0]["tasks"][0]

@@ -9,6 +9,7 @@ from typing import Any
 
 import nats
 import pytest
+from hypothesis import HealthCheck, settings
 from nats.aio.client import Client
 
 from shared.bus import server as server_module
@@ -19,6 +20,10 @@ from shared.bus.server import NatsCluster, NatsServer
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
 _width = 1_500
 server_module._PORTS = range(20_000 + _width * (int(_worker) % 8), 20_000 + _width * (int(_worker) % 8 + 1))
+
+# How long one example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("segue", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("segue")
 
 
 @pytest.fixture(scope="session")

@@ -163,6 +163,7 @@ def of_workflow(
     put_out = through.outputs()
     failures = through.failures()
     fault = fault or (_told(*failures[0]) if failures else None)
+    known = {name: value for name, value in planned.workflow.variables.items() if name not in planned.material}
     orchestrated = planned.source == "model"
     presented = final is not None and final.outcome == "answered" and bool(final.text)
     speaker = final if presented else through.last_answer()
@@ -175,7 +176,7 @@ def of_workflow(
         category=Category.H if orchestrated else None,
         text=text,
         acknowledgement=acknowledgement.text if acknowledgement is not None else None,
-        result=bounded(run, {**planned.workflow.variables, **put_out}),
+        result=bounded(run, {**known, **put_out}),
         artifacts=tuple(one for call in through.settled.values() for one in call.artifacts)[:MOST_ARTIFACTS],
         fault=fault,
         failure=None if fault is None else failure_of(run, through),
@@ -221,7 +222,18 @@ def assembly_prompt(request: ChatRequest, put_out: Mapping[str, JsonValue], budg
     parts = [f"<result name={name!r}>\n{_shortened(as_text(text), share)}\n</result>" for name, text in put_out.items()]
     return (
         f"The request was:\n<request>\n{_shortened(question_of(request), budget_chars // 4)}\n</request>\n\n"
-        f"The work is done. The results, in order:\n" + "\n".join(parts) + "\n\nWrite the final answer to the request."
+        f"The work is done. The results, in order:\n" + "\n".join(parts) + f"\n\n{_closing(request)}"
+    )
+
+
+def _closing(request: ChatRequest) -> str:
+    """Return what is asked for in the end. OpenAI's protocols have no place for results beside the answer."""
+    if request.conversation is None:
+        return "Write the final answer to the request."
+    return (
+        "Write the final answer to the request. This time the person gets nothing but your answer, not the results: "
+        "everything that they asked for has to stand in it, whole and word for word, however long it is, in the form "
+        "that the request and its instructions ask for."
     )
 
 

@@ -211,6 +211,8 @@ class Finisher:
         presenters = self.presenters
         outputs = through.outputs()
         failure = next(iter(through.failures()), None) or (("the whole", fault) if fault is not None else None)
+        if failure is None and through.is_one_text():
+            return None  # it is the answer: a model that repeats it can only lose some of it
         if failure is None:
             results = sum(estimated_tokens(as_text(text)) for text in outputs.values())
             answer_tokens = min(MOST_ANSWER_TOKENS, max(LEAST_ANSWER_TOKENS, results + LEAST_ANSWER_TOKENS))

@@ -93,6 +93,12 @@ class Through:
             type="logical", code="output_invalid", message=f"the answer cannot be used, also repaired: {wrong}"
         )
 
+    def is_one_text(self) -> bool:
+        """Whether the whole workflow was one task, and what it put out is a text and nothing else."""
+        outputs = list(self.outputs().values())
+        made = any(call.artifacts for call in self.settled.values())
+        return len(self.graph.root.nodes) == len(outputs) == 1 and isinstance(outputs[0], str) and not made
+
     def not_done(self) -> tuple[str, ...]:
         """Return the outputs of tasks that were not begun, or not ended."""
         return tuple(node.output for node in self.graph.root.nodes if self.states.get(node.name, "w") in set("wasre"))

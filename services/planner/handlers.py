@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from services.planner import lineage, planning
@@ -209,13 +209,15 @@ class Planner:
     ) -> RunPlanned:
         """Ask for a plan, hand it back with its errors at most twice, else answer directly and say so."""
         flow = self.flow
-        message = user_message(question_of(request), request.images)
+        question = question_of(request)
         if request.conversation is not None:
             history = before(request.conversation)
-        asked = planning.opening(flow.master_prompt, flow.offer, history, message)
+        given = planning.material(question, history)
+        offer = replace(flow.offer, given=tuple(given))
+        asked = planning.opening(flow.master_prompt, offer, history, user_message(question, request.images))
         trouble = "the planning model could not be asked"
         for attempt in range(planning.MAX_REPAIRS + 1):
-            call = planning.plan_call(run, flow.master_role, asked, flow.offer, attempt, spent)
+            call = planning.plan_call(run, flow.master_role, asked, offer, attempt, spent)
             settled = await self._decided(run, call)
             if settled is None or settled.outcome == "failed":
                 why = settled.fault.code if settled and settled.fault else "no answer in time"
@@ -224,7 +226,7 @@ class Planner:
                     spent = spent.plus(settled.as_spent())
                 break
             spent = spent.plus(settled.as_spent())
-            found = planning.read_plan(settled.text or "", flow.offer.catalogue)
+            found = planning.read_plan(settled.text or "", offer.catalogue, given)
             if not isinstance(found, Invalid):
                 return RunPlanned(
                     run=run,
@@ -233,6 +235,7 @@ class Planner:
                     repairs=attempt,
                     spent=spent,
                     plan_only=plan_only,
+                    material=tuple(name for name in given if name in found.workflow.variables),
                 )
             log.info("plan.invalid", extra={"repair": attempt, "problems": [p.code for p in found.problems]})
             metrics.PLAN_REPAIRS.inc()

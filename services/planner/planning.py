@@ -13,7 +13,7 @@ from services.planner import steps
 from shared.contracts.commands import ExecuteCall, Spent
 from shared.contracts.ids import Category, Lane, Purpose
 from shared.contracts.message import ChatMessage, Run
-from shared.conversation import fitting, user_message
+from shared.conversation import fitting, text_of, user_message
 from shared.workflows.validation import Catalogue, Invalid, Problem, Valid, validate
 
 ACKNOWLEDGE: Final = "acknowledge"
@@ -22,17 +22,21 @@ SCHEMA_NAME: Final = "segue_workflow"
 MAX_REPAIRS: Final = 2
 MAX_PLANNED_TASKS: Final = 12
 HISTORY_TOKENS: Final = 2_000
+MATERIAL_TOKENS: Final = 16_000
+"""Of what was said before, for a step that needs it: the latest."""
 PLAN_TOKENS: Final = 4_000
 MOST_BRACES_TRIED: Final = 50
 """For the beginning of a plan in a model's answer: prose before it may have some too."""
+_SPEAKERS: Final = {"user": "User", "assistant": "Assistant"}
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a plan may use: roles with their purpose, and addons."""
+    """What a plan may use: roles with their purpose, addons, and the names of its `material`."""
 
     purposes: Mapping[str, str]
     addons: tuple[str, ...]
+    given: tuple[str, ...] = ()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -41,7 +45,16 @@ class Offer:
 
 def schema(offer: Offer) -> dict[str, JsonValue]:
     """Return the JSON Schema of a plan: see `steps`."""
-    return steps.schema(sorted(offer.purposes), offer.addons, MAX_PLANNED_TASKS)
+    return steps.schema(sorted(offer.purposes), offer.addons, MAX_PLANNED_TASKS, offer.given)
+
+
+def material(request: str, history: Sequence[ChatMessage]) -> dict[str, str]:
+    """Return what the steps of a plan may need beside each other's results, by name: the request, what came before."""
+    told = fitting(history, MATERIAL_TOKENS)
+    if not told:
+        return {steps.REQUEST: request}
+    said = "\n\n".join(f"{_SPEAKERS.get(one.role, one.role)}: {text_of(one)}" for one in told)
+    return {steps.REQUEST: request, steps.CONVERSATION: said}
 
 
 def opening(
@@ -50,8 +63,9 @@ def opening(
     """Return the conversation that asks for a plan."""
     roles = "\n".join(f"- {role}: {purpose}" for role, purpose in sorted(offer.purposes.items()))
     limits = f"At most {MAX_PLANNED_TASKS} steps. Answer with the JSON of the plan and nothing else."
+    form = steps.explained(_examples(offer), MAX_PLANNED_TASKS, offer.given)
     system = (
-        f"{base_prompt}\n\n{steps.explained(_examples(offer), MAX_PLANNED_TASKS)}\n\nModels you may use:\n{roles}\n\n"
+        f"{base_prompt}\n\n{form}\n\nModels you may use:\n{roles}\n\n"
         f"Addons you may name: {', '.join(offer.addons) or 'none'}\n\n{limits}"
     )
     return (ChatMessage(role="system", content=system), *fitting(history, HISTORY_TOKENS), message)
@@ -92,14 +106,17 @@ def plan_call(
     )
 
 
-def read_plan(text: str, catalogue: Catalogue) -> Valid | Invalid:
-    """Return the workflow that a model wrote, in steps or as queues, or every problem with it. Prose is ignored."""
+def read_plan(text: str, catalogue: Catalogue, given: Mapping[str, str] | None = None) -> Valid | Invalid:
+    """Return the workflow that a model wrote, in steps or as queues, or every problem with it. Prose is ignored.
+
+    `given`: the `material` that its steps may need.
+    """
     document = _document_in(text)
     if isinstance(document, Problem):
         return Invalid((document,))
     if not steps.has_steps(document):
         return validate(document, catalogue)
-    workflow = steps.to_workflow(document)
+    workflow = steps.to_workflow(document, given)
     if isinstance(workflow, tuple):
         return Invalid(workflow)
     checked = validate(workflow, catalogue)

@@ -71,6 +71,8 @@ class RunPlanned(Message):
     note: str | None = None
     spent: Spent = Field(default_factory=Spent)
     plan_only: bool = False
+    material: tuple[str, ...] = ()
+    """The variables that are the request's own text, or what was said before it: no results."""
     parent: RunId | None = None
     """The run whose settled calls are taken over, but for those of `again`."""
     again: tuple[CallName, ...] = ()

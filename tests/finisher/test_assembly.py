@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from services.finisher import assembly
 from services.finisher.through import UNSAID, Through
 from shared.contracts.commands import ChatRequest, FinishRun, Spent, WorkflowRequest
+from shared.contracts.conversation import Conversation
 from shared.contracts.events import CallSettled, RunAccepted, RunCategorized, RunEnded, RunPlanned, Session, Turn
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import ChatMessage, Fault, Run, Usage
@@ -106,6 +107,13 @@ def test_a_failure_that_gives_no_reason_still_is_one() -> None:
 def test_the_result_has_variables_and_outputs_by_name() -> None:
     assert end().result == {"topic": "a party", "guests": None, "food": "cake", "task_1_2": "tea", "plan": "do it"}
     assert list(through(dict(reversed(ALL.items()))).outputs()) == ["food", "task_1_2", "plan"]
+
+
+def test_what_a_plan_was_given_is_no_result() -> None:
+    planned = PLANNED.model_copy(update={"material": ("topic",)})
+    result = end(planned=planned).result
+    assert result is not None
+    assert (result.keys() & {"topic", "guests"}, result["food"]) == ({"guests"}, "cake")
 
 
 def test_an_orchestrated_run_says_what_the_presenting_model_said() -> None:
@@ -244,6 +252,13 @@ def test_the_presenting_model_gets_no_more_than_it_can_read(sizes: list[int], me
     assert len(prompt) <= 40_000 * 1.25 + 200 + 100 * len(sizes)
     if sum(sizes) + message <= 3_000:
         assert "left out" not in prompt
+
+
+def test_who_gets_nothing_but_the_answer_gets_all_in_it() -> None:
+    """OpenAI's protocols have no place for results beside an answer; `/chat` has."""
+    carried = REQUEST.model_copy(update={"conversation": Conversation(model="segue-auto")})
+    assert "nothing but your answer" in assembly.assembly_prompt(carried, {"food": "cake"}, 100_000)
+    assert "nothing but your answer" not in assembly.assembly_prompt(REQUEST, {"food": "cake"}, 100_000)
 
 
 def test_of_a_long_result_head_and_tail_are_read() -> None:

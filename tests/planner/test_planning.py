@@ -1,6 +1,7 @@
 """What the master AI is asked for, and how whatever it answers is read."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +12,10 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 
 from services.planner.planning import (
     HISTORY_TOKENS,
+    MATERIAL_TOKENS,
     MAX_PLANNED_TASKS,
     Offer,
+    material,
     opening,
     plan_call,
     read_plan,
@@ -125,7 +128,7 @@ def test_an_output_goes_by_its_name_where_that_is_one(name: str, output: str) ->
 @pytest.mark.parametrize(
     ("plan", "path", "code", "says"),
     [
-        (changed("step_2", needs=["step_3"]), "$.step_2.needs[0]", "bad_need", "steps before it: step_1"),
+        (changed("step_2", needs=["step_3"]), "$.step_2.needs[0]", "bad_need", "it can need: step_1"),
         (changed("step_1", needs=["step_1"]), "$.step_1.needs[0]", "bad_need", "none"),
         (changed("step_3", needs=["step_1", 7]), "$.step_3.needs[1]", "bad_need", "7"),
         (changed("step_3", model="kode_ai"), "$.step_3.model", "unknown_model", "did you mean 'code_ai'?"),
@@ -142,15 +145,86 @@ def test_a_problem_is_said_of_the_step_that_has_it(plan: dict[str, Any], path: s
     assert says in checked.problems[0].message
 
 
-def test_the_examples_that_the_model_is_shown_are_plans() -> None:
+@pytest.mark.parametrize("given", [(), ("request",), ("request", "conversation")])
+def test_the_examples_that_the_model_is_shown_are_plans(given: tuple[str, ...]) -> None:
     """By the schema and by the validator."""
-    offer = Offer({"thinking_ai": "hard", "medium_ai": "all else"}, ())
+    offer = Offer({"thinking_ai": "hard", "medium_ai": "all else"}, (), given)
     system = str(opening("", offer, (), user_message("x"))[0].content)
     shown = [json.loads(line) for line in system.splitlines() if line.startswith("{")]
     assert [sum(step is not None for step in plan.values()) for plan in shown] == [3, 2]
     for plan in shown:
         Draft202012Validator(schema(offer)).validate(plan)
-        assert isinstance(read_plan(json.dumps(plan), offer.catalogue), Valid)
+        assert isinstance(read_plan(json.dumps(plan), offer.catalogue, dict.fromkeys(given, "text")), Valid)
+    assert ('"needs": ["request"]' in system) == ("request" in given)
+    assert ('names "conversation"' in system) == ("conversation" in given)
+
+
+# What steps can need beside each other's results
+
+GIVEN = {"request": "Sum this up:\n" + "{x} " * 500, "conversation": "User: Hello\n\nAssistant: Hi"}
+WITH_MATERIAL = replace(OFFER, given=tuple(GIVEN))
+NEEDING: dict[str, Any] = {
+    **STEPS,
+    "step_1": {**STEPS["step_1"], "needs": ["request"]},
+    "step_2": {**STEPS["step_2"], "needs": ["conversation", "step_1"]},
+}
+
+
+def planned(plan: dict[str, Any], given: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
+    """The prompts and the variables that a plan comes to."""
+    checked = read_plan(json.dumps(plan), OFFER.catalogue, given)
+    assert isinstance(checked, Valid), checked
+    return [task.prompt or "" for task in checked.workflow.workflow[0].tasks], dict(checked.workflow.variables)
+
+
+def test_a_step_gets_the_request_or_what_came_before_it_where_it_says_so() -> None:
+    Draft202012Validator(schema(WITH_MATERIAL)).validate(NEEDING)
+    prompts, variables = planned(NEEDING, GIVEN)
+    assert prompts[0] == "Write it\n\n<request>\n{request}\n</request>"
+    assert prompts[1] == "Judge\n\n<conversation>\n{conversation}\n</conversation>\n\n<code>\n{code}\n</code>"
+    assert variables == GIVEN
+    assert substitute(prompts[0], variables).endswith(f"<request>\n{GIVEN['request']}\n</request>"), (
+        "data, not a template"
+    )
+
+
+def test_only_what_is_needed_is_kept_with_the_plan() -> None:
+    assert planned(changed("step_1", prompt="Sum up {request}"), GIVEN)[1] == {"request": GIVEN["request"]}
+    assert planned(STEPS, {"request": "Build me a shop"})[1] == {}
+
+
+def test_where_there_is_nothing_before_a_plan_no_step_can_need_it() -> None:
+    """As in a workflow that a task's model writes."""
+    assert list(Draft202012Validator(schema(OFFER)).iter_errors(NEEDING))
+    checked = read_plan(json.dumps(NEEDING), OFFER.catalogue)
+    assert isinstance(checked, Invalid)
+    assert [problem.code for problem in checked.problems] == ["bad_need", "bad_need"]
+
+
+def test_a_long_request_that_a_plan_forgets_goes_to_those_who_begin() -> None:
+    """What is longer than all prompts together can't have been copied into them."""
+    prompts, variables = planned(STEPS, GIVEN)
+    assert [prompt.count("{request}") for prompt in prompts] == [1, 1, 0]
+    assert variables == {"request": GIVEN["request"]}
+    copied = changed("step_1", prompt="Write " + "it " * 1_000)
+    assert planned(copied, GIVEN)[1] == {}
+    assert planned(NEEDING | {"step_2": STEPS["step_2"]}, GIVEN)[0][1] == "Judge", "the plan has decided"
+
+
+def test_a_result_never_goes_by_the_name_of_what_is_given() -> None:
+    prompts, variables = planned(
+        {**changed("step_1", name="request"), "step_2": {**STEPS["step_2"], "needs": ["request"]}}, GIVEN
+    )
+    assert prompts[1] == "Judge\n\n<request>\n{request}\n</request>"
+    assert variables == {"request": GIVEN["request"]}
+
+
+def test_the_conversation_before_a_request_is_there_for_a_step_as_it_went() -> None:
+    said = (user_message("Hello"), ChatMessage(role="assistant", content="Hi"))
+    assert material("Go on", said) == {"request": "Go on", "conversation": GIVEN["conversation"]}
+    assert material("Go on", ()) == {"request": "Go on"}
+    long = [user_message("y" * 3_000) for _ in range(100)]
+    assert 0 < len(material("Go on", long)["conversation"]) <= MATERIAL_TOKENS * 4
 
 
 def test_the_schema_is_in_the_strict_subset() -> None:
@@ -170,6 +244,7 @@ def test_the_schema_is_in_the_strict_subset() -> None:
                 look(inner)
 
     look(schema(OFFER))
+    look(schema(WITH_MATERIAL))
 
 
 def test_the_opening_says_what_there_is() -> None:

@@ -1,6 +1,7 @@
 """The simulated master AI's workflows: always valid, about the request, within what the schema offers."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -77,6 +78,15 @@ def test_a_plan_has_what_is_asked_for_and_hands_results_on() -> None:
     assert joined["needs"] == ["step_2", "step_3", "step_4"]
     assert all("kites" in step["prompt"] for step in (first, *made, joined))
     assert "instagram" in next(step for step in made if step["name"] == "social_posts")["addons"]
+
+
+def test_a_long_request_is_handed_to_the_first_step() -> None:
+    """Where the schema lets a step need it: its topic is no more than the beginning."""
+    offer = replace(OFFER, given=("request",))
+    assert planned(planning(CAMPAIGN, offer))["step_1"]["needs"] == []
+    long = planned(planning(f"{CAMPAIGN} The figures: {'kites, ' * 80}", offer))
+    assert long["step_1"]["needs"] == ["request"]
+    jsonschema.validate(long, schema(offer))
 
 
 def steps_of(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ def to_chat(ended: RunEnded) -> Answer:
             model_used=ended.model,
             run_id=ended.run.run_id,
             acknowledgement=ended.acknowledgement,
+            result=ended.result,
             cost_usd=spent.cost_usd,
             cost_known=spent.cost_known,
             baseline_usd=ended.baseline_usd,

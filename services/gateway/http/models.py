@@ -120,6 +120,11 @@ class ChatAnswer(Body):
     model_used: str | None
     run_id: str
     acknowledgement: str | None = Field(description="What the caller was told at once, for orchestrated requests.")
+    result: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="Of an orchestrated request: what each step put out, whole, by name; one that is too long to travel"
+        " says where it is (`href`).",
+    )
     cost_usd: float
     cost_known: bool = Field(default=True, description="False: some call's price is not known, so the cost is more.")
     baseline_usd: float | None = Field(
