@@ -117,6 +117,11 @@ def text_of(message: ChatMessage) -> str:
     return "\n".join(str(part["text"]) for part in message.content if isinstance(part.get("text"), str))
 
 
+def dialogue(messages: Sequence[ChatMessage]) -> str:
+    """Return a conversation as a text to be read, not to be gone on with."""
+    return "\n\n".join(f"{one.role.capitalize()}: {text_of(one)}" for one in messages)
+
+
 def last_question(messages: Sequence[ChatMessage]) -> int:
     """Return the place of the last message that a user said; 0 where there is none."""
     return next((place for place in range(len(messages) - 1, -1, -1) if messages[place].role == "user"), 0)

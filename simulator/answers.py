@@ -10,7 +10,7 @@ import zlib
 from typing import Any, Final, NamedTuple
 
 from simulator.chat_request import CHARS_PER_TOKEN, ChatRequest, tokens_of
-from simulator.letters import letter
+from simulator.letters import letter, sorted_in
 from simulator.plans import BrokenPlan, plan
 from simulator.schemas import instance
 from simulator.tools import Call
@@ -75,7 +75,7 @@ def answer(
         return Answer(None, "tool_calls", tokens, call=request.call)
     match request.kind:
         case "letter":
-            text = letter(request.text)
+            text = letter(sorted_in(request.text))
         case "plan":
             text = plan(request, broken_plan)
         case "json":

@@ -12,6 +12,14 @@ ORCHESTRATE_FROM: Final = 3
 LONG_TEXT_WORDS: Final = 1_500
 LONG_TEXT_PAGES: Final = 5
 LENGTH_IS_SAID_WITHIN_CHARS: Final = 2_000
+_FRAMED: Final = re.compile(r"<message>\n(.*)\n</message>", re.DOTALL)
+"""What is to be sorted, where the question stands around it."""
+
+
+def sorted_in(text: str) -> str:
+    """Return what is to be sorted of what was said."""
+    framed = _FRAMED.search(text)
+    return framed[1] if framed is not None else text
 
 
 def letter(request: str) -> Letter:

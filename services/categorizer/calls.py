@@ -8,7 +8,7 @@ from shared.contracts.conversation import Conversation
 from shared.contracts.events import RunCategorized
 from shared.contracts.ids import Lane, Purpose
 from shared.contracts.message import ChatMessage, Run
-from shared.conversation import carried, conversation, fitting, user_message
+from shared.conversation import carried, conversation, dialogue, fitting, text_of, user_message
 
 CATEGORIZE = "categorize"
 ANSWER = "answer"
@@ -35,7 +35,11 @@ def stranger(role: str) -> Persona:
 
 
 def categorize(run: Run, request: ChatRequest, history: Sequence[ChatMessage], persona: Persona) -> ExecuteCall:
-    """Return the call that asks for the letter. It sees the head and the tail of a long message: enough to judge."""
+    """Return the call that asks for the letter. It sees the head and the tail of a long message: enough to judge.
+
+    Messages say how they want to be answered ("only the code", "as JSON"), and small models do it. So what is sorted,
+    and what was said before it, is shown as material, and what is asked for stands around it.
+    """
     text = request.message
     if len(text) > SHOWN_TO_CATEGORIZER_CHARS:
         half = SHOWN_TO_CATEGORIZER_CHARS // 2
@@ -47,8 +51,18 @@ def categorize(run: Run, request: ChatRequest, history: Sequence[ChatMessage], p
         purpose=Purpose.DECISION,
         lane=Lane.CONTROL,
         role=persona.role,
-        messages=(*system, *persona.examples, *fitting(history, HISTORY_SHOWN_TOKENS), user_message(text)),
+        messages=(*system, *map(_shown, persona.examples), _framed(text, fitting(history, HISTORY_SHOWN_TOKENS))),
     )
+
+
+def _shown(example: ChatMessage) -> ChatMessage:
+    return _framed(text_of(example)) if example.role == "user" else example
+
+
+def _framed(text: str, history: Sequence[ChatMessage] = ()) -> ChatMessage:
+    before = f"<before>\n{dialogue(history)}\n</before>\n\n" if history else ""
+    asked = f"Sort this message: L, M or H?\n\n{before}<message>\n{text}\n</message>"
+    return user_message(f"{asked}\n\nWhich letter is it, L, M or H?")
 
 
 def answer(fact: RunCategorized, request: ChatRequest, history: Sequence[ChatMessage], persona: Persona) -> ExecuteCall:

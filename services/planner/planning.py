@@ -13,7 +13,7 @@ from services.planner import steps
 from shared.contracts.commands import ExecuteCall, Spent
 from shared.contracts.ids import Category, Lane, Purpose
 from shared.contracts.message import ChatMessage, Run
-from shared.conversation import fitting, text_of, user_message
+from shared.conversation import dialogue, fitting, user_message
 from shared.workflows.validation import Catalogue, Invalid, Problem, Valid, validate
 
 ACKNOWLEDGE: Final = "acknowledge"
@@ -27,7 +27,6 @@ MATERIAL_TOKENS: Final = 16_000
 PLAN_TOKENS: Final = 4_000
 MOST_BRACES_TRIED: Final = 50
 """For the beginning of a plan in a model's answer: prose before it may have some too."""
-_SPEAKERS: Final = {"user": "User", "assistant": "Assistant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,7 @@ def material(request: str, history: Sequence[ChatMessage]) -> dict[str, str]:
     told = fitting(history, MATERIAL_TOKENS)
     if not told:
         return {steps.REQUEST: request}
-    said = "\n\n".join(f"{_SPEAKERS.get(one.role, one.role)}: {text_of(one)}" for one in told)
-    return {steps.REQUEST: request, steps.CONVERSATION: said}
+    return {steps.REQUEST: request, steps.CONVERSATION: dialogue(told)}
 
 
 def opening(

@@ -33,9 +33,21 @@ THINKER = Persona("thinking_ai", "Think.", (), window_tokens=1_000, max_tokens=1
 HISTORY = (said("user", "Who wrote it?"), said("assistant", "Ada did."))
 
 
-def test_the_categorizer_sees_prompt_examples_history_and_message_in_this_order() -> None:
-    call = categorize(RUN, ChatRequest(message="And when?"), HISTORY, JUDGE)
-    assert call.messages == (said("system", "Answer L, M or H."), *EXAMPLES, *HISTORY, said("user", "And when?"))
+def framed(message: str) -> str:
+    return f"Sort this message: L, M or H?\n\n<message>\n{message}\n</message>\n\nWhich letter is it, L, M or H?"
+
+
+def test_the_categorizer_sees_prompt_examples_and_what_was_said_as_material() -> None:
+    """A message that says how to answer it is sorted, not answered; the same goes for the examples."""
+    message = "Write a haiku. Reply only with the haiku."
+    call = categorize(RUN, ChatRequest(message=message), HISTORY, JUDGE)
+    before = "<before>\nUser: Who wrote it?\n\nAssistant: Ada did.\n</before>\n\n"
+    assert call.messages == (
+        said("system", "Answer L, M or H."),
+        said("user", framed("What is 2+2?")),
+        said("assistant", "M"),
+        said("user", framed(message).replace("<message>", f"{before}<message>")),
+    )
 
 
 def test_categorizing_is_a_decision_on_its_own_lane() -> None:
@@ -47,24 +59,23 @@ def test_categorizing_is_a_decision_on_its_own_lane() -> None:
 @pytest.mark.parametrize("length", [SHOWN_TO_CATEGORIZER_CHARS - 1, SHOWN_TO_CATEGORIZER_CHARS])
 def test_a_message_up_to_the_bound_is_shown_whole(length: int) -> None:
     call = categorize(RUN, ChatRequest(message="x" * length), (), JUDGE)
-    assert call.messages[-1].content == "x" * length
+    assert call.messages[-1].content == framed("x" * length)
 
 
 def test_of_a_long_message_head_and_tail_are_shown() -> None:
     message = "HEAD" + "x" * 1_000_000 + "TAIL"
     content = categorize(RUN, ChatRequest(message=message), (), JUDGE).messages[-1].content
     assert isinstance(content, str)
-    assert content.startswith("HEADx")
-    assert content.endswith("xTAIL")
+    assert "<message>\nHEADx" in content
+    assert "xTAIL\n</message>" in content
     assert "\n[… 996,008 characters left out …]\n" in content
-    assert len(content) < SHOWN_TO_CATEGORIZER_CHARS + 50
+    assert len(content) < SHOWN_TO_CATEGORIZER_CHARS + 50 + len(framed(""))
 
 
 def test_the_categorizer_sees_only_the_end_of_a_long_session() -> None:
     history = tuple(said(role, f"{n} " + "y" * 396) for n in range(50) for role in ("user", "assistant"))
-    shown = categorize(RUN, ChatRequest(message="x"), history, JUDGE).messages[3:-1]
-    assert shown == history[-2:]
-    assert sum(map(tokens_of, shown)) <= 400
+    shown = str(categorize(RUN, ChatRequest(message="x"), history, JUDGE).messages[-1].content)
+    assert f"<before>\nUser: {history[-2].content}\n\nAssistant: {history[-1].content}\n</before>" in shown
 
 
 def category(letter: Category, role: str) -> RunCategorized:
