@@ -39,7 +39,7 @@ class Receiver(BaseHTTPRequestHandler):
             if headers["webhook-id"] not in seen:  # the same answer may come more than once
                 seen.add(headers["webhook-id"])
                 answer = json.loads(body)["data"]
-                print(answer["run_id"], answer["outcome"], answer.get("response"), flush=True)
+                print(answer["run_id"], answer["outcome"], answer.get("response") or answer.get("result"), flush=True)
             self.send_response(204)
         self.end_headers()
 

@@ -20,7 +20,7 @@ GONE: Final = 410
 FACTOR: Final = 3.0
 SPREAD: Final = 0.2
 """Waits are longer by up to this share, so that those that failed together do not come back together."""
-ENVELOPE_BYTES: Final = 200
+ENVELOPE_BYTES: Final = 400
 BUSY_S: Final = 1.0
 MOST_BUSY_S: Final = 60.0
 
@@ -54,9 +54,11 @@ def message_id(run_id: str) -> str:
     return f"run_{run_id}"
 
 
-def body_of(ended: RunEnded, most_bytes: int) -> bytes:
+def body_of(command: DeliverCallback, ended: RunEnded, most_bytes: int) -> bytes:
     """Return what is POSTed: the same bytes with every try."""
-    body = CallbackBody(timestamp=ended.ended_at, data=answer_of(ended, most_bytes - ENVELOPE_BYTES))
+    origin = {"parent": command.parent, "schedule": command.schedule}
+    answer = answer_of(ended, most_bytes - ENVELOPE_BYTES).model_copy(update=origin)
+    body = CallbackBody(timestamp=ended.ended_at, data=answer)
     return body.__pydantic_serializer__.to_json(body, exclude_none=True)
 
 

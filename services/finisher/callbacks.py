@@ -15,6 +15,7 @@ from services.finisher.receivers import Receivers, origin_of
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Poison, Verdict
+from shared.contracts.answer import delivery_of
 from shared.contracts.callbacks import CallbackAttempt, CallbackSettled, DeliverCallback
 from shared.contracts.events import RunAccepted, RunEnded
 from shared.contracts.message import Run, Unreadable
@@ -29,13 +30,13 @@ log = logging.getLogger("segue.finisher")
 
 async def call_back(bus: Bus, accepted: RunAccepted | None, now: datetime, *, again: bool) -> None:
     """Have an ended run's answer delivered, if its caller wants that. `again`: perhaps it is on its way already."""
-    if accepted is None or accepted.callback is None:
+    command = delivery_of(accepted, now) if accepted is not None else None
+    if command is None:
         return
-    run = accepted.run
+    run = command.run
     settled = subjects.events(run.tenant, run.run_id).callback(1)
     if again and (await bus.log.exists(settled) or await _waiting(bus, run) is not None):
         return
-    command = DeliverCallback(run=run, callback=accepted.callback, begun_at=now)
     await bus.log.send(subjects.callback(run.tenant, run.run_id), command)
     point("finisher.callback.begun")
 
@@ -118,7 +119,7 @@ class Callbacks:
     ) -> tuple[CallbackAttempt, float | None]:
         """Return how it went, and for how long the receiver wants to be left alone. Raises `Forbidden`."""
         loop, now = asyncio.get_running_loop(), self.now()
-        body = callback.body_of(ended, self.most_bytes)
+        body = callback.body_of(command, ended, self.most_bytes)
         headers = callback.headers_of(secrets, command.run.run_id, body, now)
         began, status, later_s, problem = loop.time(), None, None, None
         try:

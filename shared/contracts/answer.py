@@ -1,14 +1,17 @@
 """A run's answer as outside systems get it, by callback and over the bus. Fields may be added, never renamed."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final, Literal
 
 from pydantic import AwareDatetime, JsonValue, NonNegativeFloat, NonNegativeInt
 from pydantic_core import to_json
 
-from shared.contracts.events import RunEnded
+from shared.contracts.callbacks import DeliverCallback
+from shared.contracts.commands import WorkflowRequest
+from shared.contracts.events import RunAccepted, RunEnded
 from shared.contracts.ids import Category
-from shared.contracts.message import ErrorType, Part
+from shared.contracts.message import ErrorType, Part, ToolCall
 
 PREVIEW_CHARS: Final = 2_000
 
@@ -52,6 +55,10 @@ class RunAnswer(Part):
     acknowledgement: str | None = None
     result: dict[str, JsonValue] | None = None
     """A workflow's variables and outputs by name."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """Functions of an OpenAI client's that the model wants called."""
+    finish_reason: str | None = None
+    """Of the one call that answered, as its provider says: `length`, where the answer was cut short."""
     artifacts: tuple[AnswerArtifact, ...] = ()
     error: AnswerError | None = None
     note: str | None = None
@@ -65,8 +72,13 @@ class RunAnswer(Part):
     born_at: AwareDatetime
     ended_at: AwareDatetime
     took_s: NonNegativeFloat
+    parent: str | None = None
+    """Of a callback: the run that this one is a retry or a fork of."""
+    schedule: str | None = None
+    """Of a callback: the schedule that began the run."""
     left_out: tuple[str, ...] = ()
-    """What is too long to be carried and is cut to its beginning: `response`, `result.<name>`. It can be read whole."""
+    """What is too long to be carried and is cut to its beginning: `response`, `result.<name>`; or, being nothing
+    without its end, is not there at all: `tool_calls`. It can be read whole."""
 
 
 class CallbackBody(Part):
@@ -76,6 +88,21 @@ class CallbackBody(Part):
     timestamp: AwareDatetime
     """When the run ended."""
     data: RunAnswer
+
+
+def delivery_of(accepted: RunAccepted, begun_at: datetime, number: int = 1) -> DeliverCallback | None:
+    """Return the command that has a run's answer POSTed; None: nobody wants that."""
+    if accepted.callback is None:
+        return None
+    request, lineage = accepted.request, accepted.lineage
+    return DeliverCallback(
+        run=accepted.run,
+        callback=accepted.callback,
+        number=number,
+        begun_at=begun_at,
+        parent=None if lineage is None else lineage.parent,
+        schedule=request.schedule if isinstance(request, WorkflowRequest) else None,
+    )
 
 
 def answer_of(ended: RunEnded, most_bytes: int) -> RunAnswer:
@@ -89,6 +116,8 @@ def answer_of(ended: RunEnded, most_bytes: int) -> RunAnswer:
         response=ended.text,
         acknowledgement=ended.acknowledgement,
         result=ended.result,
+        tool_calls=ended.tool_calls,
+        finish_reason=ended.finish_reason,
         artifacts=tuple(
             AnswerArtifact(url=one.path, media_type=one.media_type, bytes=one.bytes, expires_at=one.expires_at)
             for one in ended.artifacts
@@ -131,10 +160,15 @@ def _within(answer: RunAnswer, most_bytes: int) -> RunAnswer:
             left_out.append(name)
     response = parts["response"]
     kept = {name: parts[f"result.{name}"] for name in answer.result} if answer.result is not None else None
-    if size > most_bytes:  # very many values: none of them
-        kept, left_out = None, [*(name for name in left_out if name == "response"), "result"]
+    tool_calls = answer.tool_calls
+    if size > most_bytes and tool_calls is not None:
+        size -= len(to_json(tool_calls))
+        tool_calls, left_out = None, [*left_out, "tool_calls"]
+    if size > most_bytes and kept is not None:  # very many values: none of them
+        kept, left_out = None, [*(name for name in left_out if not name.startswith("result.")), "result"]
     assert response is None or isinstance(response, str)
-    return answer.model_copy(update={"response": response, "result": kept, "left_out": tuple(left_out)[:1_000]})
+    cut = {"response": response, "result": kept, "tool_calls": tool_calls, "left_out": tuple(left_out)[:1_000]}
+    return answer.model_copy(update=cut)
 
 
 def _beginning(value: JsonValue) -> str:
@@ -143,9 +177,11 @@ def _beginning(value: JsonValue) -> str:
 
 
 def piece_of(ended: RunEnded, name: str) -> str | None:
-    """Return a part of the answer as text, whole: `response` or `result.<name>`; None: there is none."""
+    """Return a part of the answer as text, whole: `response`, `result.<name>` or `tool_calls`; None: there is none."""
     if name == "response":
         return ended.text
+    if name == "tool_calls":
+        return None if ended.tool_calls is None else to_json(ended.tool_calls).decode()
     result: Mapping[str, JsonValue] = ended.result or {}
     key = name.removeprefix("result.")
     if key == name or key not in result:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from shared.contracts.ids import RunId, Token
 from shared.contracts.message import Message, Part, Run
 
 MOST_URL_CHARS = 2_048
@@ -46,6 +47,10 @@ class DeliverCallback(Message):
     """How often it was put back without a try: the receiver was busy with others, or left alone."""
     hurried: bool = False
     """Somebody wants it now: it does not wait for the time that the bus keeps."""
+    parent: RunId | None = None
+    """The run that this one is a retry or a fork of; the receiver is told."""
+    schedule: Token | None = None
+    """The schedule that began it; the receiver is told."""
 
     @property
     def step(self) -> int:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from services.finisher import callback
 from services.finisher.callback import Policy, PutBack, Settle
 from services.finisher.receivers import OPENS_AFTER, PER_ORIGIN, PER_TENANT, Receivers, origin_of
-from shared.contracts.answer import answer_of, piece_of
+from shared.contracts.answer import answer_of, delivery_of, piece_of
 from shared.contracts.callbacks import Callback, CallbackAttempt, DeliverCallback
-from shared.contracts.events import RunEnded
-from shared.contracts.message import Run
+from shared.contracts.commands import ChatRequest, Lineage, WorkflowRequest
+from shared.contracts.events import RunAccepted, RunEnded
+from shared.contracts.message import Run, ToolCall
+from shared.contracts.workflow import Queue, Task, Workflow
 from tests.receiver import OLDER, SECRET, verified
 
 NOW = datetime.now(UTC)
@@ -41,7 +43,7 @@ def ended(**fields: Any) -> RunEnded:
 
 def test_a_post_is_signed_with_every_current_secret() -> None:
     """Whoever knows one of them can verify it: secrets can be changed without a gap."""
-    body = callback.body_of(ended(), 10_000)
+    body = callback.body_of(command(), ended(), 10_000)
     headers = callback.headers_of(SECRETS, "r1", body, datetime.now(UTC))  # whoever verifies it looks at the time
     assert verified(headers, body, SECRET)
     assert verified(headers, body, OLDER)
@@ -52,11 +54,50 @@ def test_a_post_is_signed_with_every_current_secret() -> None:
 
 
 def test_the_body_is_what_the_caller_would_have_got_and_the_same_every_time() -> None:
-    body = callback.body_of(ended(result={"city": "Paris"}), 10_000)
+    body = callback.body_of(command(), ended(result={"city": "Paris"}), 10_000)
     said = json.loads(body)
     assert (said["type"], said["data"]["run_id"], said["data"]["outcome"]) == ("run.ended", "r1", "completed")
     assert (said["data"]["response"], said["data"]["result"]) == ("Paris.", {"city": "Paris"})
-    assert body == callback.body_of(ended(result={"city": "Paris"}), 10_000)
+    assert body == callback.body_of(command(), ended(result={"city": "Paris"}), 10_000)
+    assert said["data"].keys().isdisjoint({"parent", "schedule", "tool_calls", "error"}), "what is not there"
+
+
+@pytest.mark.parametrize("kind", ["chat", "workflow"])
+def test_a_receiver_is_told_where_a_run_comes_from(kind: str) -> None:
+    """The schedule that began it, the run that it does again; sent again or for the first time."""
+    asked: ChatRequest | WorkflowRequest = ChatRequest(message="?")
+    if kind == "workflow":
+        queue = Queue(type="inline", tasks=(Task(model="fast_ai", prompt="?", output_variable="a"),))
+        asked = WorkflowRequest(workflow=Workflow(workflow=(queue,)), schedule="mornings")
+    hook, lineage = Callback(url="https://a.example/x"), Lineage(parent="r0", kind="retry")
+    accepted = RunAccepted(run=RUN, request=asked, by="planner", lineage=lineage, callback=hook)
+    found = delivery_of(accepted, NOW, 2)
+    assert found is not None
+    assert (found.run, found.callback, found.number, found.begun_at) == (RUN, hook, 2, NOW)
+    said = json.loads(callback.body_of(found, ended(), 10_000))["data"]
+    assert (said["parent"], said.get("schedule")) == ("r0", "mornings" if kind == "workflow" else None)
+    assert delivery_of(accepted.model_copy(update={"callback": None}), NOW) is None
+
+
+def test_a_body_with_its_longest_origin_keeps_within_its_bound() -> None:
+    origin = command(parent="p" * 64, schedule="s" * 64)
+    for chars in range(4_000, 9_000, 500):
+        assert len(callback.body_of(origin, ended(text="x" * chars), 6_000)) <= 6_000
+
+
+def test_functions_that_are_to_be_called_are_told_and_left_out_as_a_whole() -> None:
+    """Half of a function's arguments is none of them."""
+    calls = (ToolCall(id="1", name="weather", arguments='{"city": "Paris"}'),)
+    said = json.loads(
+        callback.body_of(command(), ended(text=None, tool_calls=calls, finish_reason="tool_calls"), 9_000)
+    )
+    assert said["data"]["tool_calls"] == [{"id": "1", "name": "weather", "arguments": '{"city": "Paris"}'}]
+    assert said["data"]["finish_reason"] == "tool_calls"
+    large = ended(text="y" * 5_000, tool_calls=(ToolCall(id="1", name="draw", arguments="x" * 20_000),))
+    answer = answer_of(large, 10_000)
+    assert (answer.tool_calls, answer.left_out) == (None, ("response", "tool_calls"))
+    assert len(answer.model_dump_json()) <= 10_000
+    assert "x" * 20_000 in (piece_of(large, "tool_calls") or "")
 
 
 @given(

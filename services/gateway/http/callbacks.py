@@ -16,6 +16,7 @@ from services.gateway.http.run_models import RunView
 from services.gateway.http.run_view import view
 from services.gateway.http.runs import chronicle_of
 from shared import subjects
+from shared.contracts.answer import delivery_of
 from shared.contracts.callbacks import Callback, DeliverCallback
 from shared.contracts.ids import TenantId
 from shared.workflows.validation import Problem
@@ -29,12 +30,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def callback_of(gateway: Gateway, tenant: TenantId, url: str | None) -> Callback | None:
-    """Return what is called back; None: nothing. Raises `Refusal`."""
+def callback_of(gateway: Gateway, tenant: TenantId, url: str | None, *, named: str = "callback_url") -> Callback | None:
+    """Return what is called back; None: nothing. `named`: as what the caller gave it. Raises `Refusal`."""
     try:
         return gateway.callbacks.read(tenant, url)
     except BadCallback as bad:
-        raise Refusal(422, (Problem("$.callback_url", "callback_url", str(bad)),)) from bad
+        raise Refusal(422, (Problem(f"$.{named}", "callback_url", str(bad)),)) from bad
 
 
 @router.post("/runs/{run_id}/callback", status_code=202, summary="Send a run's answer again", responses=_ANSWERS)
@@ -48,12 +49,11 @@ async def send_again(request: Request, run_id: str) -> Response:
 
 
 def _command(run: Chronicle) -> DeliverCallback:
-    accepted = run.accepted
-    if accepted.callback is None:
+    again = delivery_of(run.accepted, datetime.now(UTC), max(run.callbacks, default=0) + 1)
+    if again is None:
         raise Refusal(409, "the run has no callback: its request had no callback_url")
     if run.ended is None:
         raise Refusal(409, "the run has not ended: its answer is sent by itself when it has")
     if run.calling_back is not None and run.calling_back.number not in run.callbacks:
         return run.calling_back.model_copy(update={"hurried": True})
-    number = max(run.callbacks, default=0) + 1
-    return DeliverCallback(run=accepted.run, callback=accepted.callback, number=number, begun_at=datetime.now(UTC))
+    return again
