@@ -166,6 +166,7 @@ def put_schedule(
     timezone: Annotated[str, typer.Option(help="For --cron: an IANA name.")] = "UTC",
     variable: Variables = None,
     overlap: Annotated[str, typer.Option(help="skip or allow: when the run before has not ended.")] = "skip",
+    callback_url: Annotated[str | None, typer.Option(help="Each run's answer is POSTed there, signed.")] = None,
     url: Url = None,
 ) -> None:
     """Have a template started by the clock; an existing schedule is changed."""
@@ -178,10 +179,13 @@ def put_schedule(
         "timezone": timezone,
         "variables": _given(variable),
         "overlap": overlap,
+        "callback_url": callback_url,
     }
     with talking(url) as (client, console):
         client.put(f"/schedules/{name}", body)
-        console.print(f"schedule {name} starts {template} {f'every {every}' if every else cron}", markup=False)
+        when = f"every {every}" if every else cron
+        then = f" and calls back {callback_url}" if callback_url else ""
+        console.print(f"schedule {name} starts {template} {when}{then}", markup=False, soft_wrap=True)
 
 
 @schedules.command("pause")
@@ -199,7 +203,7 @@ def resume_schedule(name: Name, url: Url = None) -> None:
 def _paused(name: str, url: str | None, *, paused: bool) -> None:
     from cli.main import talking
 
-    kept = ("template", "variables", "cron", "every", "timezone", "priority", "overlap")
+    kept = ("template", "variables", "cron", "every", "timezone", "priority", "overlap", "callback_url")
     with talking(url) as (client, console):
         found = client.get(f"/schedules/{name}")
         client.put(f"/schedules/{name}", {**{key: found[key] for key in kept}, "paused": paused})

@@ -109,7 +109,8 @@ class Scheduling:
             template_version=offered.version,
             schedule=schedule.name,
         )
-        await self.bus.log.send(subjects.workflow(run), PlanRun(run=run, request=request, source="bus"))
+        command = PlanRun(run=run, request=request, source="bus", callback=schedule.callback)
+        await self.bus.log.send(subjects.workflow(run), command)
         return None
 
     async def keep(self) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeInt, PositiveInt, StringConstraints
 
+from shared.contracts.callbacks import Callback
 from shared.contracts.ids import Priority, RunId, TenantId, Token
 from shared.contracts.message import Message
 
@@ -42,6 +43,8 @@ class Schedule(Message):
     priority: Priority = Priority.MEDIUM
     overlap: Literal["skip", "allow"] = "skip"
     """What is done when the run before has not ended."""
+    callback: Callback | None = None
+    """Where the answer of every run that it begins is POSTed; None: nowhere."""
     paused: bool = False
     deleted: bool = False
     written_at: AwareDatetime

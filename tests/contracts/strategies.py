@@ -328,6 +328,8 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         tried=some(TRIED),
         deferred=COUNTS,
         hurried=st.booleans(),
+        parent=maybe(TOKENS),
+        schedule=maybe(TOKENS),
     ),
     callbacks.CallbackSettled: st.builds(
         callbacks.CallbackSettled,
@@ -361,6 +363,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         timezone=st.sampled_from(["UTC", "Europe/Berlin"]),
         priority=st.sampled_from(Priority),
         overlap=st.sampled_from(["skip", "allow"]),
+        callback=maybe(CALLBACKS),
         paused=st.booleans(),
         deleted=st.booleans(),
         written_at=TIMES,

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from services.gateway.gateway import gateway_of
 from services.gateway.http.answering import show
 from services.gateway.http.bodies import parsed
+from services.gateway.http.callbacks import callback_of
 from services.gateway.http.errors import JSON, Refusal
 from services.gateway.http.identity import may_ask, who
 from services.gateway.http.models import Failure
@@ -64,7 +65,7 @@ async def write(request: Request, name: str) -> Response:
         raise Refusal(422, tuple(problems))
     may_ask(request, roles_of(checked.workflow.workflow))
     principal = who(request)
-    priority = at_most(asked.priority, principal.most_priority)
+    callback = callback_of(gateway, tenant, asked.callback_url)
 
     def make(version: int) -> Schedule:
         return Schedule(
@@ -74,7 +75,15 @@ async def write(request: Request, name: str) -> Response:
             written_at=datetime.now(UTC),
             by=principal.name,
             key=principal.key,
-            **{**{field: getattr(asked, field) for field in ScheduleWritten.model_fields}, "priority": priority},
+            template=asked.template,
+            variables=asked.variables,
+            cron=asked.cron,
+            every=asked.every,
+            timezone=asked.timezone,
+            priority=at_most(asked.priority, principal.most_priority),
+            overlap=asked.overlap,
+            callback=callback,
+            paused=asked.paused,
         )
 
     try:
@@ -113,6 +122,7 @@ def _body(schedule: Schedule, state: ScheduleState) -> ScheduleBody:
         timezone=schedule.timezone,
         priority=schedule.priority,
         overlap=schedule.overlap,
+        callback_url=None if schedule.callback is None else schedule.callback.url,
         paused=schedule.paused,
         version=schedule.version,
         written_at=schedule.written_at,

@@ -131,6 +131,9 @@ class ScheduleWritten(Body):
     overlap: Literal["skip", "allow"] = Field(
         default="skip", description="What is done when the run before has not ended yet."
     )
+    callback_url: str | None = Field(
+        default=None, description="Each run's answer is POSTed there, signed, when it has ended: docs/callbacks.md."
+    )
     paused: bool = Field(default=False, description="Keep it, and start nothing.")
 
 
@@ -145,6 +148,7 @@ class ScheduleBody(Body):
     timezone: str
     priority: Priority
     overlap: Literal["skip", "allow"]
+    callback_url: str | None = Field(default=None, description="Where the answers of its runs are POSTed.")
     paused: bool
     version: int
     written_at: AwareDatetime
