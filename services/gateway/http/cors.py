@@ -8,7 +8,8 @@ from starlette.types import ASGIApp
 from services.gateway.origins import ANY, Origins
 
 SENT: Final = (
-    "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "last-event-id", "x-api-key",
+    "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "last-event-id",
+    "segue-callback-url", "x-api-key",
 )  # fmt: skip
 """Headers that a page may send; OpenAI's clients send some of their own."""
 OPENAI: Final = tuple(

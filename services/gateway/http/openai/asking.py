@@ -10,13 +10,16 @@ from starlette.requests import Request
 from services.gateway import births
 from services.gateway.births import Birth
 from services.gateway.gateway import Gateway
+from services.gateway.http.callbacks import callback_of
 from services.gateway.http.errors import Refusal, invalid
 from services.gateway.http.identity import identity_of, may_ask, who
 from services.gateway.http.openai import filling, offer
 from services.gateway.http.openai.bodies import Asking
+from services.gateway.http.openai.described import CALLBACK
 from services.gateway.http.openai.messages import Wrong, question
 from services.gateway.http.openai.offer import Auto, Named, Role
 from services.gateway.http.openai.outcome import Asked
+from shared.contracts.callbacks import Callback
 from shared.contracts.commands import ChatRequest, PlanRun, SubmitRequest
 from shared.contracts.conversation import Conversation
 from shared.contracts.message import Run
@@ -49,6 +52,7 @@ async def birth_of(request: Request, gateway: Gateway, body: Asking, conversatio
             pass
         case None:
             raise unknown(body.model, gateway)
+    callback = _callback(request, gateway)
     with understood():
         text, images = question(conversation.messages)
     return births.of_chat(
@@ -58,7 +62,13 @@ async def birth_of(request: Request, gateway: Gateway, body: Asking, conversatio
         priority=body.priority,
         now=datetime.now(UTC),
         timeout_s=body.timeout_s or gateway.listings.timeout_s,
+        callback=callback,
     )
+
+
+def _callback(request: Request, gateway: Gateway) -> Callback | None:
+    """Return what is called back: said by a header, as OpenAI's bodies have no field for it."""
+    return callback_of(gateway, who(request).tenant, request.headers.get(CALLBACK), named=CALLBACK)
 
 
 def unknown(model: str, gateway: Gateway) -> Refusal:
@@ -96,6 +106,7 @@ async def _of_template(
         priority=body.priority,
         now=datetime.now(UTC),
         timeout_s=body.timeout_s or gateway.listings.timeout_s,
+        callback=_callback(request, gateway),
     )
 
 

@@ -14,7 +14,7 @@ from services.gateway.http.openai import offer
 from services.gateway.http.openai.asking import asked_of, birth_of, understood, unknown
 from services.gateway.http.openai.bodies import ChatCompletionBody
 from services.gateway.http.openai.completion import Chunks, completion
-from services.gateway.http.openai.described import ASKED, ERRORS, EVENTS, at
+from services.gateway.http.openai.described import ASKED, CALLED_BACK, ERRORS, EVENTS, at
 from services.gateway.http.openai.failures import Failing, of_run
 from services.gateway.http.openai.following import Following
 from services.gateway.http.openai.messages import of_chat
@@ -60,12 +60,13 @@ async def _templates(request: Request, gateway: Gateway) -> dict[str, str]:
     "/v1/chat/completions",
     summary="Answer a conversation, for OpenAI's clients",
     responses={**ASKED, 200: EVENTS},
-    openapi_extra=takes(ChatCompletionBody),
+    openapi_extra={**takes(ChatCompletionBody), **CALLED_BACK},
 )
 async def chat(request: Request) -> Response:
     """Answer a conversation as OpenAI's API does: `segue-auto` by the whole system, a role by its model, a template.
 
-    With `stream` the answer comes in chunks; an `Idempotency-Key` makes a repeated request the same one.
+    With `stream` the answer comes in chunks; an `Idempotency-Key` makes a repeated request the same one. A
+    `Segue-Callback-Url` has the answer POSTed there, too.
     """
     gateway = gateway_of(request)
     body = await parsed(request, ChatCompletionBody)

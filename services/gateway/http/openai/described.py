@@ -28,6 +28,18 @@ ERRORS: Final[Answers] = {status: {"model": ErrorAnswer} for status in (404, 503
 ASKED: Final[Answers] = {
     status: {"model": ErrorAnswer} for status in (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
 }
+CALLBACK: Final = "Segue-Callback-Url"
+CALLED_BACK: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": CALLBACK,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "The answer is POSTed there, signed, when the run has ended: docs/callbacks.md.",
+        }
+    ]
+}
 
 
 def at(name: str, said: str, *queries: tuple[str, str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from services.gateway.http.openai import offer
 from services.gateway.http.openai.asking import asked_of, birth_of, understood
 from services.gateway.http.openai.bodies import ResponsesBody
 from services.gateway.http.openai.chat import failing
-from services.gateway.http.openai.described import ASKED, ERRORS, EVENTS, at
+from services.gateway.http.openai.described import ASKED, CALLED_BACK, ERRORS, EVENTS, at
 from services.gateway.http.openai.failures import of_run
 from services.gateway.http.openai.following import Following, Meet, Place, tell
 from services.gateway.http.openai.messages import of_input
@@ -47,12 +47,13 @@ _ID: Final = ("response_id", "`resp_` and the id of its run.")
     "/v1/responses",
     summary="Answer, for OpenAI's clients (Responses)",
     responses={**ASKED, 200: EVENTS},
-    openapi_extra=takes(ResponsesBody),
+    openapi_extra={**takes(ResponsesBody), **CALLED_BACK},
 )
 async def create(request: Request) -> Response:
     """Answer as OpenAI's Responses API does.
 
-    With `stream` as typed events; with `background` at once, to be read, followed or cancelled under its id.
+    With `stream` as typed events; with `background` at once, to be read, followed or cancelled under its id. A
+    `Segue-Callback-Url` has the answer POSTed there when it is ready.
     """
     gateway = gateway_of(request)
     body = await parsed(request, ResponsesBody)
