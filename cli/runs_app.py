@@ -192,9 +192,19 @@ def reject(run_id: RunId, task: Task = None, reason: Reason = None, url: Url = N
 
 
 @app.command()
-def retry(run_id: RunId, url: Url = None) -> None:
+def retry(
+    run_id: RunId,
+    callback_url: Annotated[
+        str | None, typer.Option(help="Where its answer is POSTed; else where that of the first was to be.")
+    ] = None,
+    no_callback: Annotated[bool, typer.Option("--no-callback", help="Its answer is POSTed nowhere.")] = False,
+    url: Url = None,
+) -> None:
     """Begin a new run that takes over what succeeded and does the rest again; prints its id."""
-    _again(url, run_id, "retry", {})
+    if no_callback and callback_url is not None:
+        raise typer.BadParameter("give either --callback-url or --no-callback")
+    said = no_callback or callback_url is not None
+    _again(url, run_id, "retry", {"callback_url": callback_url} if said else {})
 
 
 @app.command()
@@ -209,12 +219,14 @@ def fork(
     variable: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Another value for a variable; JSON, else a text.")
     ] = None,
+    callback_url: Annotated[str | None, typer.Option(help="Where its answer is POSTed.")] = None,
     url: Url = None,
 ) -> None:
     """Begin a new run from any task of this one, with what is different; prints its id."""
     edits = {name: {"prompt": _text(text)} for name, text in pairs("--prompt", prompt or [])}
     variables = {name: value_of(text) for name, text in pairs("--variable", variable or [])}
-    _again(url, run_id, "fork", {"start_at": start_at or [], "edits": edits, "variables": variables})
+    body = {"start_at": start_at or [], "edits": edits, "variables": variables, "callback_url": callback_url}
+    _again(url, run_id, "fork", body)
 
 
 @app.command()

@@ -92,17 +92,24 @@ def of_plan(identity: Identity, request: ChatRequest, *, priority: Priority, now
 
 
 def of_lineage(
-    identity: Identity, parent: RunAccepted, lineage: Lineage, *, planned: bool, now: datetime, timeout_s: float
+    identity: Identity,
+    parent: RunAccepted,
+    lineage: Lineage,
+    *,
+    planned: bool,
+    now: datetime,
+    timeout_s: float,
+    callback: Callback | None,
 ) -> Birth:
     """Return the birth of a run that comes from another: by the planner where that one had a plan."""
     run = _run(identity, parent.run.priority, parent.run.session_id, now, timeout_s)
     request, source = parent.request, _source(identity)
     if isinstance(request, ChatRequest) and not planned:
         asked = request.model_copy(update={"new_session": False})
-        return Birth(
-            SubmitRequest(run=run, request=asked, source=source, lineage=lineage), identity.keyed, _limited(identity)
-        )
-    return Birth(PlanRun(run=run, request=request, source=source, lineage=lineage), identity.keyed, _limited(identity))
+        submit = SubmitRequest(run=run, request=asked, source=source, lineage=lineage, callback=callback)
+        return Birth(submit, identity.keyed, _limited(identity))
+    plan = PlanRun(run=run, request=request, source=source, lineage=lineage, callback=callback)
+    return Birth(plan, identity.keyed, _limited(identity))
 
 
 def _source(identity: Identity) -> Literal["gateway", "bus"]:
@@ -135,7 +142,7 @@ def _run(identity: Identity, priority: Priority, session_id: SessionId | None, n
 
 
 def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
-    """Whether a request is the one that was accepted under its key: the same question, session, priority, callback."""
+    """Whether a request is the one that was accepted under its key: in question, session, priority, callback."""
     asked = type(birth.command).decode(
         birth.command.encode()
     )  # as the bus hands it on: defaults and numbers normalised

@@ -36,6 +36,11 @@ async def raw(request: Request) -> bytes:
     return body
 
 
+def has_none(request: Request) -> bool:
+    """Whether there is no body at all."""
+    return request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
+
+
 async def parsed(request: Request, kind: type[B]) -> B:
     """Return the body as what it should be, or refuse it with every problem."""
     try:

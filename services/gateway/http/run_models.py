@@ -156,8 +156,21 @@ class Wanted(Body):
     task: str | None = Field(default=None, description="`approve`, `reject`: the output of the task that waits.")
 
 
+class RetryBody(Body):
+    """`POST /runs/{id}/retry`"""
+
+    callback_url: str | None = Field(
+        default=None,
+        description="Where the new run's answer is POSTed; null: nowhere; absent: where the parent's was to be.",
+    )
+
+
 class ForkBody(Body):
     """`POST /runs/{id}/fork`"""
+
+    callback_url: str | None = Field(
+        default=None, description="Where the new run's answer is POSTed; the parent's callback is not taken over."
+    )
 
     start_at: tuple[str, ...] = Field(default=(), description="Outputs of tasks to do again, with what follows.")
     edits: dict[str, Edit] = Field(default_factory=dict, description="By output: another prompt, model or config.")

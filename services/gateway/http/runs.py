@@ -1,4 +1,4 @@
-"""`/runs/{id}`: look at a run, steer it, take it up again."""
+"""`/runs/{id}`: look at a run, steer it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,21 +11,19 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway import births
 from services.gateway.chronicle import Chronicle, read_chronicle
 from services.gateway.gateway import Gateway, gateway_of
-from services.gateway.http.answering import begun, in_background_by, respond, show
-from services.gateway.http.answers import to_chat, to_workflow
-from services.gateway.http.bodies import parsed
+from services.gateway.http.answering import show
+from services.gateway.http.bodies import has_none, parsed
 from services.gateway.http.errors import JSON, Refusal
-from services.gateway.http.identity import identity_of, who
-from services.gateway.http.models import BegunAnswer, ChatAnswer, Failure, RunFailure, WorkflowAnswer
+from services.gateway.http.identity import who
+from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
-from services.gateway.http.run_models import ForkBody, RunView, TimelineView, Wanted
+from services.gateway.http.run_models import RunView, TimelineView, Wanted
 from services.gateway.http.run_view import graph_of, state_of, states_of, timeline, view
 from shared import subjects
-from shared.contracts.commands import ChatRequest, ControlRun, Lineage
-from shared.contracts.events import CallSettled, RunAccepted, RunEnded
+from shared.contracts.commands import ControlRun
+from shared.contracts.events import CallSettled, RunEnded
 from shared.contracts.ids import Purpose, Verb, is_token
 from shared.workflows.graph import located
 from shared.workflows.mermaid import flowchart
@@ -41,16 +39,6 @@ _STEERED: dict[int | str, dict[str, Any]] = {
     202: {"model": RunView},
     409: {"model": Failure},
     422: {"model": Failure},
-}
-_AGAIN: dict[int | str, dict[str, Any]] = {
-    **_MISSING,
-    200: {"model": WorkflowAnswer | ChatAnswer},
-    202: {"model": BegunAnswer},
-    409: {"model": RunFailure},
-    422: {"model": RunFailure},
-    502: {"model": RunFailure},
-    503: {"model": Failure},
-    504: {"model": RunFailure},
 }
 
 
@@ -128,9 +116,7 @@ async def read_output(request: Request, run_id: str, name: str) -> Response:
 
 async def _wanted(request: Request) -> Wanted:
     """Return the body; none at all says as much as an empty one."""
-    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
-        return Wanted()
-    return await parsed(request, Wanted)
+    return Wanted() if has_none(request) else await parsed(request, Wanted)
 
 
 def _only_named(run_id: str, name: str, value: JsonValue) -> bool:
@@ -220,44 +206,3 @@ for _verb, _summary, _doing in (
         responses=_STEERED,
         openapi_extra=takes(Wanted),
     )
-
-
-@router.post("/runs/{run_id}/retry", summary="Do again what failed", responses=_AGAIN, openapi_extra=takes(Wanted))
-async def retry(request: Request, run_id: str) -> Response:
-    """Begin a new run that takes over what succeeded in this one, and pays for nothing of it again."""
-    await _wanted(request)
-    run = await chronicle_of(request, run_id)
-    if run.ended is None or run.ended.outcome == "completed":
-        raise Refusal(409, f"only a run that ended without success can be retried; this one is {state_of(run)}")
-    return await _again(request, run, Lineage(parent=run_id, kind="retry"))
-
-
-@router.post(
-    "/runs/{run_id}/fork", summary="Do a part again, differently", responses=_AGAIN, openapi_extra=takes(ForkBody)
-)
-async def fork(request: Request, run_id: str) -> Response:
-    """Begin a new run from any task of this one, with other prompts, models or variables; the rest is taken over."""
-    asked = await parsed(request, ForkBody)
-    run = await chronicle_of(request, run_id)
-    if graph_of(run) is None:
-        raise Refusal(409, f"the run has no workflow to fork; it is {state_of(run)}")
-    lineage = Lineage(parent=run_id, kind="fork", start_at=asked.start_at, edits=asked.edits, variables=asked.variables)
-    return await _again(request, run, lineage)
-
-
-async def _again(request: Request, run: Chronicle, lineage: Lineage) -> Response:
-    gateway = gateway_of(request)
-    was = run.accepted.run
-    parent = await gateway.bus.log.read(subjects.events(was.tenant, was.run_id).accepted, RunAccepted)
-    birth = births.of_lineage(
-        identity_of(request),
-        parent or run.accepted,
-        lineage,
-        planned=graph_of(run) is not None,
-        now=datetime.now(UTC),
-        timeout_s=gateway.listings.timeout_s,
-    )
-    if in_background_by(request):
-        return await begun(gateway, birth)
-    chat = isinstance(run.accepted.request, ChatRequest)
-    return respond(await gateway.answered(birth), to_chat if chat else to_workflow)
