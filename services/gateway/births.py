@@ -142,7 +142,7 @@ def _run(identity: Identity, priority: Priority, session_id: SessionId | None, n
 
 
 def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
-    """Whether a request is the one that was accepted under its key: in question, session, priority, callback."""
+    """Whether a request is what was accepted under its key: the same question, origin, session, priority, callback."""
     asked = type(birth.command).decode(
         birth.command.encode()
     )  # as the bus hands it on: defaults and numbers normalised
@@ -152,6 +152,7 @@ def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
         and asked.run.session_id == there.session_id
         and asked.run.priority == there.priority
         and asked.callback == accepted.callback
+        and asked.lineage == accepted.lineage
     )
 
 
