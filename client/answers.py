@@ -118,6 +118,8 @@ class Run(Answer):
     calls: tuple[dict[str, Any], ...] = ()
     ledger: Ledger
     error: dict[str, Any] | None = None
+    callback: dict[str, Any] | None = None
+    """Where the answer is POSTed, and what has become of that."""
 
     @property
     def over(self) -> bool:
@@ -169,6 +171,28 @@ class Template(Answer):
     description: str = ""
     steps: int
     parameters: tuple[dict[str, Any], ...] = ()
+
+
+class Schedule(Answer):
+    """A template that is started by the clock, and what has become of it."""
+
+    name: str
+    template: str
+    variables: dict[str, Any]
+    cron: str | None = None
+    every: str | None = None
+    timezone: str
+    priority: str
+    overlap: str
+    callback_url: str | None = None
+    paused: bool
+    version: int
+    started: int
+    skipped: int
+    last_run: str | None = None
+    last_at: datetime | None = None
+    next_at: datetime | None = None
+    problem: str | None = None
 
 
 class UsageRow(Answer):

@@ -10,11 +10,11 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from . import calls
-from .answers import Begun, ChatAnswer, Model, Plan, Run, RunLine, Session, Template, Usage, WorkflowAnswer
+from .answers import Begun, ChatAnswer, Model, Plan, Run, RunLine, Schedule, Session, Template, Usage, WorkflowAnswer
 from .calls import Call, pause_s, taken
 from .errors import ApiError, Busy, ConnectionCut, NotFound, SegueError, Unreachable, WrongAddress
 from .events import Event, EventReader
-from .waiting import _refused, _told
+from .faults import refused, told
 
 T = TypeVar("T")
 
@@ -141,32 +141,46 @@ class AsyncSegue:
         queues: Sequence[Any],
         variables: Mapping[str, Any] | None = None,
         *,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> WorkflowAnswer:
-        """Run a workflow, and return what it put out."""
-        return await self.do(calls.workflow(queues, variables, idempotency_key))
+        """Run a workflow, and return what it put out. `callback_url`: its answer is POSTed there, too."""
+        return await self.do(calls.workflow(calls.workflow_body(queues, variables, callback_url), idempotency_key))
 
     async def start_workflow(
         self,
         queues: Sequence[Any],
         variables: Mapping[str, Any] | None = None,
         *,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Begun:
-        """Begin a workflow, and return at once."""
-        return await self.do(calls.start_workflow(queues, variables, idempotency_key))
+        """Begin a workflow, and return at once. `callback_url`: its answer is POSTed there, too."""
+        return await self.do(
+            calls.start_workflow(calls.workflow_body(queues, variables, callback_url), idempotency_key)
+        )
 
     async def template(
-        self, name: str, variables: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
     ) -> WorkflowAnswer:
-        """Run a template, and return what it put out."""
-        return await self.do(calls.template(name, variables or {}, idempotency_key))
+        """Run a template, and return what it put out. `callback_url`: its answer is POSTed there, too."""
+        return await self.do(calls.template(name, variables or {}, callback_url, idempotency_key))
 
     async def start_template(
-        self, name: str, variables: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Begun:
-        """Begin a template, and return at once."""
-        return await self.do(calls.start_template(name, variables or {}, idempotency_key))
+        """Begin a template, and return at once. `callback_url`: its answer is POSTed there, too."""
+        return await self.do(calls.start_template(name, variables or {}, callback_url, idempotency_key))
 
     async def plan(self, message: str, *, idempotency_key: str | None = None, **extra: Any) -> Plan:
         """Plan for a message, and carry nothing out."""
@@ -254,12 +268,15 @@ class AsyncSegue:
         """Stop a task that waits for a person."""
         return await self.do(calls.control(run_id, "reject", comment, task))
 
-    async def retry(self, run_id: str, *, idempotency_key: str | None = None) -> Begun:
-        """Do again what failed of a run, as a new run: nothing that succeeded is paid for again."""
-        return await self.do(calls.again(run_id, "retry", {}, idempotency_key))
+    async def retry(self, run_id: str, *, idempotency_key: str | None = None, **changes: Any) -> Begun:
+        """Do again what failed of a run, as a new run: nothing that succeeded is paid for again.
+
+        `callback_url=`: its answer is POSTed there, None: nowhere; without it where that of the first was to be.
+        """
+        return await self.do(calls.again(run_id, "retry", changes, idempotency_key))
 
     async def fork(self, run_id: str, *, idempotency_key: str | None = None, **changes: Any) -> Begun:
-        """Begin a changed copy of a run: `start_at=`, `edits=`, `variables=`."""
+        """Begin a changed copy of a run: `start_at=`, `edits=`, `variables=`, `callback_url=`."""
         return await self.do(calls.again(run_id, "fork", changes, idempotency_key))
 
     # What there is
@@ -279,6 +296,27 @@ class AsyncSegue:
     async def templates(self) -> list[Template]:
         """Return what can be run by name."""
         return await self.do(calls.templates())
+
+    async def schedules(self) -> list[Schedule]:
+        """Return what is started by the clock, with what has become of it."""
+        return await self.do(calls.schedules())
+
+    async def schedule(self, name: str) -> Schedule:
+        """Return a schedule."""
+        return await self.do(calls.schedule(name))
+
+    async def put_schedule(
+        self, name: str, template: str, variables: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Schedule:
+        """Have a template started by the clock: `cron=` or `every=`, `timezone=`, `callback_url=`, `paused=`, ….
+
+        An existing schedule is replaced: what is not given is as it is without it.
+        """
+        return await self.do(calls.put_schedule(name, template, variables, fields))
+
+    async def delete_schedule(self, name: str) -> dict[str, Any]:
+        """Forget a schedule; runs that it began go on."""
+        return await self.do(calls.delete_schedule(name))
 
     async def usage(self, *by: str, since: str | None = None, until: str | None = None) -> Usage:
         """Sum up calls, tokens and costs by `day`, `model`, `role`, `template`, …"""
@@ -345,7 +383,7 @@ class AsyncSegue:
         with self._faults():
             answer = await self._http.request(method, path, json=body, headers=headers)
         if whole and answer.status_code != 200:
-            raise _refused(answer)
+            raise refused(answer)
         return answer
 
     @asynccontextmanager
@@ -357,10 +395,10 @@ class AsyncSegue:
             async with self._http.stream(method, path, json=body, headers=headers) as answer:
                 if answer.status_code != 200:
                     await answer.aread()
-                    raise _refused(answer)
+                    raise refused(answer)
                 yield answer
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        with _told(self.url):
+        with told(self.url):
             yield

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from .answers import Begun, ChatAnswer, Model, Plan, Run, RunLine, Session, Template, Usage, WorkflowAnswer
+from .answers import Begun, ChatAnswer, Model, Plan, Run, RunLine, Schedule, Session, Template, Usage, WorkflowAnswer
 from .errors import ApiError, error_of
 
 T = TypeVar("T")
@@ -109,22 +109,28 @@ def start_chat(body: Mapping[str, Any], key: str | None) -> Call[Begun]:
     return Call("POST", "/chat", Begun.model_validate, {**body, "async": True}, keyed(key), also=202)
 
 
-def workflow(queues: Sequence[Any], variables: Mapping[str, Any] | None, key: str | None) -> Call[WorkflowAnswer]:
-    body = {"workflow": list(queues), "variables": dict(variables or {})}
+def workflow_body(queues: Sequence[Any], variables: Mapping[str, Any] | None, callback_url: str | None) -> Any:
+    """Return the body of a workflow."""
+    return {"workflow": list(queues), "variables": dict(variables or {}), **_given(callback_url=callback_url)}
+
+
+def workflow(body: Mapping[str, Any], key: str | None) -> Call[WorkflowAnswer]:
     return Call("POST", "/workflow", WorkflowAnswer.model_validate, body, keyed(key))
 
 
-def start_workflow(queues: Sequence[Any], variables: Mapping[str, Any] | None, key: str | None) -> Call[Begun]:
-    body = {"workflow": list(queues), "variables": dict(variables or {})}
+def start_workflow(body: Mapping[str, Any], key: str | None) -> Call[Begun]:
     return Call("POST", "/workflow?wait=false", Begun.model_validate, body, keyed(key), also=202)
 
 
-def template(name: str, variables: Mapping[str, Any], key: str | None) -> Call[WorkflowAnswer]:
-    return Call("POST", f"/template/{quoted(name)}", WorkflowAnswer.model_validate, dict(variables), keyed(key))
+def template(
+    name: str, variables: Mapping[str, Any], callback_url: str | None, key: str | None
+) -> Call[WorkflowAnswer]:
+    path = f"/template/{quoted(name)}" + query({"callback_url": callback_url})
+    return Call("POST", path, WorkflowAnswer.model_validate, dict(variables), keyed(key))
 
 
-def start_template(name: str, variables: Mapping[str, Any], key: str | None) -> Call[Begun]:
-    path = f"/template/{quoted(name)}?wait=false"
+def start_template(name: str, variables: Mapping[str, Any], callback_url: str | None, key: str | None) -> Call[Begun]:
+    path = f"/template/{quoted(name)}" + query({"wait": "false", "callback_url": callback_url})
     return Call("POST", path, Begun.model_validate, dict(variables), keyed(key), also=202)
 
 
@@ -172,6 +178,25 @@ def models() -> Call[list[Model]]:
 
 def templates() -> Call[list[Template]]:
     return Call("GET", "/templates", lambda body: _each(Template, body["templates"]))
+
+
+def schedules() -> Call[list[Schedule]]:
+    return Call("GET", "/schedules", lambda body: _each(Schedule, body["schedules"]))
+
+
+def schedule(name: str) -> Call[Schedule]:
+    return Call("GET", f"/schedules/{quoted(name)}", Schedule.model_validate)
+
+
+def put_schedule(
+    name: str, template: str, variables: Mapping[str, Any] | None, fields: Mapping[str, Any]
+) -> Call[Schedule]:
+    body = {"template": template, "variables": dict(variables or {}), **fields}
+    return Call("PUT", f"/schedules/{quoted(name)}", Schedule.model_validate, body, also=201)
+
+
+def delete_schedule(name: str) -> Call[dict[str, Any]]:
+    return Call("DELETE", f"/schedules/{quoted(name)}", dict)
 
 
 def usage(by: Iterable[str], since: str | None, until: str | None) -> Call[Usage]:

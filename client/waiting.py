@@ -10,10 +10,11 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from . import calls
-from .answers import Begun, ChatAnswer, Model, Plan, Run, RunLine, Session, Template, Usage, WorkflowAnswer
+from .answers import Begun, ChatAnswer, Model, Plan, Run, RunLine, Schedule, Session, Template, Usage, WorkflowAnswer
 from .calls import Call, pause_s, taken
-from .errors import ApiError, Busy, ConnectionCut, NotFound, SegueError, Unreachable, WrongAddress, error_of
+from .errors import ApiError, Busy, ConnectionCut, NotFound, SegueError, Unreachable, WrongAddress
 from .events import Event, EventReader
+from .faults import refused, told
 
 T = TypeVar("T")
 
@@ -140,32 +141,44 @@ class Segue:
         queues: Sequence[Any],
         variables: Mapping[str, Any] | None = None,
         *,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> WorkflowAnswer:
-        """Run a workflow, and return what it put out."""
-        return self.do(calls.workflow(queues, variables, idempotency_key))
+        """Run a workflow, and return what it put out. `callback_url`: its answer is POSTed there, too."""
+        return self.do(calls.workflow(calls.workflow_body(queues, variables, callback_url), idempotency_key))
 
     def start_workflow(
         self,
         queues: Sequence[Any],
         variables: Mapping[str, Any] | None = None,
         *,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Begun:
-        """Begin a workflow, and return at once."""
-        return self.do(calls.start_workflow(queues, variables, idempotency_key))
+        """Begin a workflow, and return at once. `callback_url`: its answer is POSTed there, too."""
+        return self.do(calls.start_workflow(calls.workflow_body(queues, variables, callback_url), idempotency_key))
 
     def template(
-        self, name: str, variables: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
     ) -> WorkflowAnswer:
-        """Run a template, and return what it put out."""
-        return self.do(calls.template(name, variables or {}, idempotency_key))
+        """Run a template, and return what it put out. `callback_url`: its answer is POSTed there, too."""
+        return self.do(calls.template(name, variables or {}, callback_url, idempotency_key))
 
     def start_template(
-        self, name: str, variables: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Begun:
-        """Begin a template, and return at once."""
-        return self.do(calls.start_template(name, variables or {}, idempotency_key))
+        """Begin a template, and return at once. `callback_url`: its answer is POSTed there, too."""
+        return self.do(calls.start_template(name, variables or {}, callback_url, idempotency_key))
 
     def plan(self, message: str, *, idempotency_key: str | None = None, **extra: Any) -> Plan:
         """Plan for a message, and carry nothing out."""
@@ -253,12 +266,15 @@ class Segue:
         """Stop a task that waits for a person."""
         return self.do(calls.control(run_id, "reject", comment, task))
 
-    def retry(self, run_id: str, *, idempotency_key: str | None = None) -> Begun:
-        """Do again what failed of a run, as a new run: nothing that succeeded is paid for again."""
-        return self.do(calls.again(run_id, "retry", {}, idempotency_key))
+    def retry(self, run_id: str, *, idempotency_key: str | None = None, **changes: Any) -> Begun:
+        """Do again what failed of a run, as a new run: nothing that succeeded is paid for again.
+
+        `callback_url=`: its answer is POSTed there, None: nowhere; without it where that of the first was to be.
+        """
+        return self.do(calls.again(run_id, "retry", changes, idempotency_key))
 
     def fork(self, run_id: str, *, idempotency_key: str | None = None, **changes: Any) -> Begun:
-        """Begin a changed copy of a run: `start_at=`, `edits=`, `variables=`."""
+        """Begin a changed copy of a run: `start_at=`, `edits=`, `variables=`, `callback_url=`."""
         return self.do(calls.again(run_id, "fork", changes, idempotency_key))
 
     # What there is
@@ -278,6 +294,27 @@ class Segue:
     def templates(self) -> list[Template]:
         """Return what can be run by name."""
         return self.do(calls.templates())
+
+    def schedules(self) -> list[Schedule]:
+        """Return what is started by the clock, with what has become of it."""
+        return self.do(calls.schedules())
+
+    def schedule(self, name: str) -> Schedule:
+        """Return a schedule."""
+        return self.do(calls.schedule(name))
+
+    def put_schedule(
+        self, name: str, template: str, variables: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Schedule:
+        """Have a template started by the clock: `cron=` or `every=`, `timezone=`, `callback_url=`, `paused=`, ….
+
+        An existing schedule is replaced: what is not given is as it is without it.
+        """
+        return self.do(calls.put_schedule(name, template, variables, fields))
+
+    def delete_schedule(self, name: str) -> dict[str, Any]:
+        """Forget a schedule; runs that it began go on."""
+        return self.do(calls.delete_schedule(name))
 
     def usage(self, *by: str, since: str | None = None, until: str | None = None) -> Usage:
         """Sum up calls, tokens and costs by `day`, `model`, `role`, `template`, …"""
@@ -344,7 +381,7 @@ class Segue:
         with self._faults():
             answer = self._http.request(method, path, json=body, headers=headers)
         if whole and answer.status_code != 200:
-            raise _refused(answer)
+            raise refused(answer)
         return answer
 
     @contextmanager
@@ -353,32 +390,10 @@ class Segue:
         with self._faults(), self._http.stream(method, path, json=body, headers=headers) as answer:
             if answer.status_code != 200:
                 answer.read()
-                raise _refused(answer)
+                raise refused(answer)
             yield answer
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        with _told(self.url):
+        with told(self.url):
             yield
-
-
-def _refused(answer: httpx.Response) -> ApiError:
-    try:
-        return error_of(answer.status_code, answer.json(), answer.headers)
-    except ValueError:
-        return ApiError(answer.status_code, f"HTTP {answer.status_code}: {answer.text[: calls.SHOWN_CHARS]}")
-
-
-@contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Raise ours for httpx's exceptions."""
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise Unreachable(url) from error
-    except httpx.TimeoutException as error:
-        raise ConnectionCut("no answer in time; the run goes on until its deadline") from error
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-        raise WrongAddress(f"{url!r} is no address: {error}") from error
-    except httpx.TransportError as error:
-        raise ConnectionCut("the connection was cut before the answer was complete; the run goes on") from error

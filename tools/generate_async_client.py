@@ -10,8 +10,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, TARGET = ROOT / "client" / "waiting.py", ROOT / "client" / "awaiting.py"
-PURE = ("_refused", "_told")
-"""Functions that both use as they are: they are imported."""
 WORDS = (
     ("import random\nimport time\n", "import asyncio\nimport os\nimport random\n"),
     ("import os\nimport asyncio\nimport os\n", "import asyncio\nimport os\n"),
@@ -38,9 +36,7 @@ WORDS = (
 
 def made(source: str) -> str:
     """Return the awaiting client's source."""
-    head, tail = source.split("\n\ndef _refused(", 1)
-    del tail
-    text = head + "\n"
+    text = source
     for old, new in WORDS:
         text = text.replace(old, new)
     text = re.sub(r"(    )@contextmanager\n    def _stream\(", r"\1@asynccontextmanager\n    async def _stream(", text)
@@ -61,10 +57,6 @@ def made(source: str) -> str:
     text = text.replace(
         '"""The client that waits. `awaiting.py` is made from this file by `tools/generate_async_client.py`."""',
         '"""The client that awaits, made from `waiting.py` by `tools/generate_async_client.py`: change it there."""',
-    )
-    text = text.replace(
-        "from .events import Event, EventReader\n",
-        "from .events import Event, EventReader\nfrom .waiting import _refused, _told\n",
     )
     text = _indented_stream(text)
     done = subprocess.run(
