@@ -32,6 +32,7 @@ async def test_a_message_is_answered(stage: Stage) -> None:
             "model_used": "some/model",
             "run_id": run.run_id,
             "acknowledgement": None,
+            "result": None,
             "cost_usd": 0.0125,
             "cost_known": True,
             "baseline_usd": None,

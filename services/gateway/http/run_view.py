@@ -122,7 +122,7 @@ def state_of(run: Chronicle) -> RunState:
         return "paused"
     letters = run.progress.states.values()
     running = any(letter in "sre" for letter in letters)
-    return "awaiting_approval" if not running and State.ASKED in letters else "running"
+    return "awaiting_approval" if not running and _questions(run) else "running"
 
 
 def waits_for(run: Chronicle, state: RunState) -> str:
@@ -151,6 +151,7 @@ def waits_until(run: Chronicle) -> datetime:
 
 
 def _questions(run: Chronicle) -> list[ApprovalAsked]:
+    """Return what a person is asked. The record is read after the facts and can be ahead of them for a moment."""
     states = run.progress.states if run.progress is not None else {}
     return [fact for name, fact in run.asked.items() if states.get(name) == State.ASKED]
 
