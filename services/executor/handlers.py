@@ -2,60 +2,54 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import datetime
 from typing import assert_never
 
 from services.executor import settlement, taxonomy
 from services.executor.artifacts import Artifacts, Unusable
-from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, halvings, turn
+from services.executor.attempts import LEAST_ATTEMPT_S, Again, GiveUp, Next, Policy, decide, turn
+from services.executor.backpressure import Backpressure
 from services.executor.breaker import Wait
 from services.executor.breakers import Breakers
 from services.executor.budgets import Budgets, Crowded
 from services.executor.claims import Claims
 from services.executor.concurrency import Places
-from services.executor.counting import count_call
 from services.executor.deltas import Streams
-from services.executor.insisting import insist
+from services.executor.disposition import IN_PLACE_S, Disposition
+from services.executor.insisting import insist, tell
 from services.executor.jobs import Jobs, started_by
-from services.executor.limits import Busy, Permit, Permits
-from services.executor.pricing import priced, tokens_taken, unbounded
-from services.executor.providers import Answered, Asked, Failed, Pending, Provider
-from services.executor.providers.openai_wire import trimmed
+from services.executor.limits import Busy, Permits
+from services.executor.pricing import unbounded
+from services.executor.providers import Answered, Failed, Pending, Provider
 from services.executor.recall import Recall
 from services.executor.reconciling import Reconciliation
 from services.executor.roster import Roster
 from services.executor.running import Cancelled, Running, Working
+from services.executor.sending import Made, Sending
 from services.executor.settlement import MOST_UNKNOWN, Ledger, attempt_fault, fault
 from services.executor.unreadable import settle_unreadable
-from shared import accounts, subjects
+from shared import subjects
 from shared.bus.connection import Bus
-from shared.bus.delivery import Delivery, Done, Poison, Retry, Verdict
+from shared.bus.delivery import Delivery, Poison, Retry, Verdict
 from shared.bus.errors import BusError, Unavailable
 from shared.bus.payloads import PayloadMissing
 from shared.config.providers import Route
 from shared.contracts.commands import ExecuteCall, MediaJob
 from shared.contracts.events import AttemptStarted, CallSettled
-from shared.contracts.ids import Lane, Purpose
+from shared.contracts.ids import Purpose
 from shared.contracts.message import Artifact, Fault, Unreadable
 from shared.faults import point
-from shared.observe import metrics
 from shared.observe.logs import bound
 from shared.prices import PriceBook
 
 log = logging.getLogger("segue.executor")
 
-IN_PLACE_S = 1.0
-"""A wait of at most this is slept in place; a longer one is put back, so that it holds no place."""
 LOOKS_FOR_PAYLOAD = 5
 BUGS_BEFORE_BURIAL = 5
 """Deliveries of a call that this code cannot deal with, before its run is told."""
-CROWDED_IN_PLACE = 3
-"""Times that a call finds what is left of its budget held by others, before it waits elsewhere."""
 
 _NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
@@ -85,10 +79,30 @@ class Executor:
     """By role, where it has a limit of its own."""
     streams: Streams = field(default_factory=Streams)
     recall: Recall = field(init=False)
+    disposition: Disposition = field(init=False)
+    backpressure: Backpressure = field(init=False)
+    sending: Sending = field(init=False)
 
     def __post_init__(self) -> None:
         self.claims.budgets = self.budgets
         self.recall = Recall(self.bus, self.roster, self.now, self.caches)
+        self.disposition = Disposition(self.bus, self.roster, self.reconciliation, self.now)
+        self.backpressure = Backpressure(self.permits, self.disposition, self.now)
+        self.sending = Sending(
+            bus=self.bus,
+            policy=self.policy,
+            provider=self.provider,
+            jobs=self.jobs,
+            running=self.running,
+            now=self.now,
+            permits=self.permits,
+            claims=self.claims,
+            reconciliation=self.reconciliation,
+            prices=self.prices,
+            budgets=self.budgets,
+            streams=self.streams,
+            backpressure=self.backpressure,
+        )
 
     async def execute(self, delivery: Delivery) -> Verdict:
         """Take one call as far as it goes now: settled, or put back to wait."""
@@ -117,7 +131,7 @@ class Executor:
                     raise  # with a claim it is one more attempt whose outcome nobody knows, and those are counted
                 # It would be buried in the end, and its run wait for its deadline.
                 said = f"an error of ours, {delivery.delivered} times: {type(error).__name__}; the log has it"
-                await self._fail(Ledger.of(command), fault(taxonomy.INTERNAL, said))
+                await self.disposition.fail(Ledger.of(command), fault(taxonomy.INTERNAL, said))
                 raise Poison(f"{type(error).__name__}: {error}") from error
 
     async def _execute(self, command: ExecuteCall, delivery: Delivery, working: Working) -> Verdict:
@@ -130,11 +144,11 @@ class Executor:
             return elsewhere
         chain, why_not = await self._chain(ledger)
         if why_not is not None:
-            return await self._fail(ledger, why_not)
+            return await self.disposition.fail(ledger, why_not)
         role = ledger.role if ledger.role in chain or not chain else chain[0]
         fresh = ledger.next_attempt == 1 and ledger.job is None
         if fresh and (known := await self.recall.known(command, role)) is not None:
-            return await self._settle(known)
+            return await self.disposition.settle(known)
         crowded = 0
         while True:
             if ledger.job is not None:
@@ -144,48 +158,56 @@ class Executor:
                 role = on
                 continue
             if (over := self._over(ledger)) is not None:
-                return await self._fail(ledger, over)
+                return await self.disposition.fail(ledger, over)
             passing = await self.roster.passing(chain, role, command)
             if isinstance(passing, Wait):
-                if passing.seconds + LEAST_ATTEMPT_S < self._left_s(command):
-                    return await self._put_back(ledger, delivery, max(passing.seconds, IN_PLACE_S))
-                return await self._fail(ledger, self.roster.left_alone(chain, role, passing.seconds))
+                if passing.seconds + LEAST_ATTEMPT_S < command.run.left_s(self.now()):
+                    return await self.disposition.put_back(ledger, delivery, max(passing.seconds, IN_PLACE_S))
+                return await self.disposition.fail(ledger, self.roster.left_alone(chain, role, passing.seconds))
             there, probe = passing
             role, route = there.role, there.at(turn(command.run.run_id, command.call, ledger.next_attempt))
             try:
                 asked = await self.artifacts.resolved(command, route)
             except Unusable as error:
                 await self._unprobed(route, probe)
-                return await self._fail(ledger, fault(error.failed.verdict, str(error)))
+                return await self.disposition.fail(ledger, fault(error.failed.verdict, str(error)))
             made = await self._attempt(ledger, asked, working, route)
             if made is None or isinstance(made, Busy | Crowded | Fault):
                 await self._unprobed(route, probe)
             if isinstance(made, Crowded):
                 crowded += 1
-                if (waits := await self._crowded(ledger, delivery, working, made, crowded)) is not None:
+                if (waits := await self.backpressure.crowded(ledger, delivery, working, made, crowded)) is not None:
                     return waits
                 continue
             if isinstance(made, Busy):
-                on = await self._held_back(ledger, delivery, route, chain, made)
+                on = await self.backpressure.held_back(ledger, delivery, route, chain, made)
                 if not isinstance(on, str):
                     return on
                 role = on
                 continue
             if isinstance(made, Fault):
-                return await self._fail(ledger, made)
+                return await self.disposition.fail(ledger, made)
             if made is None:
                 if (elsewhere := await self._survey(ledger, delivery, contested=True)) is not None:
                     return elsewhere
                 role = ledger.role if ledger.role in chain else chain[0]
                 continue
             if isinstance(made, MediaJob):
-                await _told(self.breakers.answered(route, probe=probe))
+                await tell(self.breakers.answered(route, probe=probe))
                 ledger.job = made
                 continue
             on = await self._conclude(ledger, delivery, working, chain, route, made, probe=probe)
             if not isinstance(on, str):
                 return on
             role = on
+
+    async def _attempt(
+        self, ledger: Ledger, asked: ExecuteCall, working: Working, route: Route
+    ) -> Made | MediaJob | Busy | Crowded | Fault | None:
+        """Send an attempt once its role has a place for it."""
+        places = self.concurrency.get(route.role)
+        async with places.place() if places is not None else _NO_LIMIT:
+            return await self.sending.attempt(ledger, asked, working, route)
 
     async def _unprobed(self, route: Route, probe: bool) -> None:
         """Let another call try a half-open model that this one, which was to, does not ask."""
@@ -211,7 +233,7 @@ class Executor:
         route = there.at(turn(command.run.run_id, command.call, job.attempt)) if there is not None else None
         while isinstance(found := await self.jobs.follow(ledger, route, working), Pending):
             if found.after_s > IN_PLACE_S:
-                return await self._put_back(ledger, delivery, found.after_s)
+                return await self.disposition.put_back(ledger, delivery, found.after_s)
             await asyncio.sleep(found.after_s)
         ledger.job = None
         took_s = max(0.0, (self.now() - job.submitted_at).total_seconds())
@@ -245,7 +267,7 @@ class Executor:
         working: Working,
         chain: Sequence[str],
         route: Route,
-        made: tuple[AttemptStarted, Answered | Failed, float],
+        made: Made,
         *,
         probe: bool = False,
     ) -> Verdict | str:
@@ -257,40 +279,42 @@ class Executor:
         if isinstance(outcome, Answered) and outcome.media:
             outcome, artifacts = await self._store(started, command.purpose, outcome)
         if isinstance(outcome, Answered):
-            await _told(self.breakers.answered(route, probe=probe))
+            await tell(self.breakers.answered(route, probe=probe))
             fact = settlement.answered(
                 ledger, started, outcome, took_s=took_s, simulated=route.simulated, artifacts=artifacts
             )
-            verdict = await self._settle(fact)
+            verdict = await self.disposition.settle(fact)
             await self.recall.keep(command, route, fact)
             return verdict
         why = self._take(ledger, started, outcome)
-        await _told(self.breakers.failed(route, outcome.verdict, why.message, probe=probe))
+        await tell(self.breakers.failed(route, outcome.verdict, why.message, probe=probe))
         if outcome.verdict in (taxonomy.RUN_ENDED, taxonomy.CANCELLED, taxonomy.CLAIM_LAPSED):
-            return await self._fail(ledger, why, started)
+            return await self.disposition.fail(ledger, why, started)
         decision = decide(
             ledger.failed,
             outcome.verdict,
             retry_after_s=outcome.retry_after_s,
             chain=chain,
             policy=self.policy,
-            left_s=self._left_s(command),
+            left_s=command.run.left_s(self.now()),
             jitter=self.jitter(),
         )
         match decision:
             case GiveUp():
-                return await self._fail(ledger, decision.fault, started)
+                return await self.disposition.fail(ledger, decision.fault, started)
             case Next():
                 log.info("attempt.fallback", extra={"from_role": started.role, "to_role": decision.role})
                 return decision.role
             case Again() if decision.after_s > IN_PLACE_S:
-                return await self._put_back(ledger, delivery, decision.after_s)
+                return await self.disposition.put_back(ledger, delivery, decision.after_s)
             case Again():
                 try:
                     async with working.cancellable():
                         await asyncio.sleep(decision.after_s)
                 except Cancelled as reason:
-                    return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {reason}"), started)
+                    return await self.disposition.fail(
+                        ledger, fault(taxonomy.CANCELLED, f"cancelled: {reason}"), started
+                    )
                 return started.role
         assert_never(decision)
 
@@ -310,7 +334,7 @@ class Executor:
         """Return why nothing is asked any more; None: there is time, and nothing against it."""
         if len(ledger.unknown) > MOST_UNKNOWN:
             return settlement.too_many_died(ledger)
-        if self._left_s(ledger.command) <= 0:
+        if ledger.command.run.left_s(self.now()) <= 0:
             deadline = ledger.command.run.deadline_at.isoformat()
             return fault(taxonomy.DEADLINE, f"the run's deadline {deadline} has passed")
         return None
@@ -324,144 +348,6 @@ class Executor:
             return [], settlement.not_bounded(settings)
         left = [role for role in chain if all(role in models for models in lists)]
         return left, None if left else settlement.not_allowed(command.role, chain)
-
-    def _left_s(self, command: ExecuteCall) -> float:
-        return (command.run.deadline_at - self.now()).total_seconds()
-
-    async def _attempt(
-        self, ledger: Ledger, asked: ExecuteCall, working: Working, route: Route
-    ) -> tuple[AttemptStarted, Answered | Failed, float] | MediaJob | Busy | Crowded | Fault | None:
-        """Claim the next attempt and send it. Returns it, its outcome and its seconds; None: it is claimed already.
-
-        `asked`: the call with its images. `MediaJob`: it began one, which is to be asked after. `Busy`: the provider's
-        limit is used up; `Crowded`: others hold what is left of a budget; `Fault`: a budget is used up. Nothing was
-        claimed then.
-        """
-        places = self.concurrency.get(route.role)
-        async with places.place() if places is not None else _NO_LIMIT:
-            claim = self.running.claim(working)
-            holding = await self.budgets.hold(ledger.command, route, ledger.next_attempt, claim)
-            if isinstance(holding, Crowded | Fault):
-                return holding
-            point("executor.held")
-            permit = await self.permits.take(route, ledger.command)
-            if isinstance(permit, Busy):
-                await self.budgets.give_back(holding)
-                return permit
-            claimed = await self.claims.claim(ledger, claim, route)
-            if claimed is None:
-                await self.permits.give_back(route, permit)
-                await self.budgets.give_back(holding)
-                return None
-            point("executor.claimed")
-            started = claimed.started
-            if ledger.unknown:  # whoever it was taken over from may be alive all the same, and settle without it
-                await self.reconciliation.watch(started, ledger.command.purpose)
-            if permit.stale:  # the claim's write took too long: the limit's window would no longer cover the request
-                await self.permits.give_back(route, permit)
-                permit = await self._insist(route, ledger)
-            if claimed.run_ended or working.cancelled is not None:
-                await self.permits.give_back(route, permit)
-            if claimed.run_ended:
-                return started, Failed(taxonomy.RUN_ENDED, "the run has ended: nothing was asked"), 0.0
-            if working.cancelled is not None:
-                return started, Failed(taxonomy.CANCELLED, f"cancelled before it was asked: {working.cancelled}"), 0.0
-            if await self.claims.lapsed(started, ledger.command.purpose):
-                await self.permits.give_back(route, permit)
-                return started, Failed(taxonomy.CLAIM_LAPSED, "others have settled the call: nothing was asked"), 0.0
-            began_s = time.monotonic()
-            outcome = await self._ask(ledger, asked, started, route, working)
-            took_s = time.monotonic() - began_s
-            point("executor.answered")
-            told = 0 if isinstance(outcome, MediaJob) else outcome.usage.prompt_tokens
-            await _told(self.permits.used(route, permit, tokens_taken(outcome), took_s, told))
-        if isinstance(outcome, MediaJob):
-            return outcome
-        if isinstance(outcome, Failed):
-            verdict = taxonomy.worth_repeating(outcome.verdict, outcome.status, self.policy.retryable)
-            if verdict == taxonomy.CONTEXT and not _can_shrink(ledger, route.role):
-                verdict = replace(verdict, repeat=False)
-            outcome = replace(outcome, verdict=verdict)
-        code = "answered" if isinstance(outcome, Answered) else outcome.verdict.code
-        metrics.ATTEMPTS.labels(started.provider, started.model, code).inc()
-        metrics.ATTEMPT_SECONDS.labels(started.provider, started.model).observe(took_s)
-        return started, outcome, took_s
-
-    async def _held_back(
-        self, ledger: Ledger, delivery: Delivery, route: Route, chain: Sequence[str], busy: Busy
-    ) -> Verdict | str:
-        """Wait for a place within the provider's limit; returns the role to go on with, or the delivery's verdict."""
-        if busy.seconds + LEAST_ATTEMPT_S > self._left_s(ledger.command):
-            await self.permits.leaves(route, ledger.command)
-            following = chain[chain.index(route.role) + 1 :]
-            if following:
-                return following[0]
-            return await self._fail(ledger, settlement.limited(route.provider, busy.what, busy.seconds))
-        await self.permits.waits(route, ledger.command, busy)
-        if busy.seconds > IN_PLACE_S:
-            return await self._put_back(ledger, delivery, busy.seconds)
-        await asyncio.sleep(busy.seconds)
-        return route.role
-
-    async def _crowded(
-        self, ledger: Ledger, delivery: Delivery, working: Working, crowded: Crowded, times: int
-    ) -> Verdict | None:
-        """Wait until others may have settled what they hold of a budget: a moment here, then without a place."""
-        after_s = crowded.seconds if times < CROWDED_IN_PLACE else IN_PLACE_S + crowded.seconds
-        if after_s + LEAST_ATTEMPT_S > self._left_s(ledger.command):
-            return await self._fail(ledger, crowded.fault)
-        if working.cancelled is not None:
-            return await self._fail(ledger, fault(taxonomy.CANCELLED, f"cancelled: {working.cancelled}"))
-        if after_s > IN_PLACE_S:
-            return await self._put_back(ledger, delivery, after_s)
-        await asyncio.sleep(after_s)
-        return None
-
-    async def _insist(self, route: Route, ledger: Ledger) -> Permit:
-        """Take another permit for an attempt that is claimed already, however long it takes."""
-        permit = await self.permits.take(route, ledger.command)
-        while isinstance(permit, Busy):
-            await self.permits.waits(route, ledger.command, permit)
-            await asyncio.sleep(min(permit.seconds, max(0.05, self._left_s(ledger.command))))
-            permit = await self.permits.take(route, ledger.command)
-        return permit
-
-    async def _once_more(self, route: Route, ledger: Ledger) -> None:
-        """Take another request's place within the limit; its tokens are those that the attempt holds already."""
-        permit = await self._insist(route, ledger)
-        await _told(self.permits.used(route, permit, 0))
-
-    async def _ask(
-        self, ledger: Ledger, call: ExecuteCall, started: AttemptStarted, route: Route, working: Working
-    ) -> Answered | Failed | MediaJob:
-        """Send one claimed attempt, its text going out as it comes in."""
-        command = ledger.command
-        budget_s = self._left_s(command)
-        if command.timeout_s is not None:
-            budget_s = min(budget_s, command.timeout_s)
-        smaller = halvings(ledger.failed, route.role, taxonomy.ANSWER_LENGTH.code)
-        trims = halvings(ledger.failed, route.role, taxonomy.CONTEXT.code)
-        asked = Asked(call, started.attempt, smaller, trims, again=partial(self._once_more, route, ledger))
-        if route.lane is Lane.VIDEO:
-            return await self.jobs.submit(asked, started, route, working, max(0.0, budget_s))
-        deltas = self.streams.open(self.bus.client, command, started) if command.stream else None
-        try:
-            async with working.cancellable():
-                if deltas is not None:
-                    await deltas.begin()
-                outcome = await self.provider(route).ask(
-                    asked,
-                    route,
-                    budget_s=max(0.0, budget_s),
-                    on_delta=deltas.send if deltas is not None else None,
-                )
-                outcome = priced(outcome, route, self.prices, command.settings)
-        except Cancelled as reason:
-            outcome = Failed(taxonomy.CANCELLED, f"cancelled: {reason}", cost_usd=None)
-        finally:
-            if deltas is not None:
-                self.streams.close(command, deltas)
-        return outcome if outcome.cost_usd is not None else replace(outcome, generation_id=asked.trace.generation_id)
 
     def _take(self, ledger: Ledger, started: AttemptStarted, failed: Failed) -> Fault:
         why = attempt_fault(started, failed)
@@ -480,48 +366,3 @@ class Executor:
             },
         )
         return why
-
-    async def _put_back(self, ledger: Ledger, delivery: Delivery, after_s: float) -> Verdict:
-        """Have the bus send the call again later: waiting holds no place."""
-        command = ledger.command
-        at = self.now() + timedelta(seconds=after_s)
-        waiting = subjects.wait(command.run, command.purpose, command.call)
-        put_back = ledger.put_back()  # with what its attempts came to
-        await insist(lambda: self.bus.log.send_at(waiting, delivery.subject, put_back, at), "call.waits_to_be_put_back")
-        log.info("attempt.waits", extra={"after_s": round(after_s, 3), "attempts": ledger.next_attempt - 1})
-        point("executor.scheduled")
-        return Done()
-
-    async def _fail(self, ledger: Ledger, why: Fault, started: AttemptStarted | None = None) -> Verdict:
-        route = self.roster.routes.get(ledger.role)
-        simulated = route.simulated if route is not None else False
-        return await self._settle(settlement.failed(ledger, why, started=started, simulated=simulated))
-
-    async def _settle(self, fact: CallSettled) -> Verdict:
-        """Write how the call ended, once only. Somebody else's word is as good: whoever waits goes on with that."""
-        fact = self.reconciliation.asking(fact)
-        subject = subjects.events(fact.run.tenant, fact.run.run_id).settled(fact.purpose, fact.call)
-        written = await insist(lambda: self.bus.log.write(subject, fact), "settlement.waits")
-        point("executor.settled")
-        if written.mine:
-            count_call(fact)
-        else:
-            await self.reconciliation.book(fact, accounts.shares(fact), written.fact)
-        await self.reconciliation.ask_after(written.fact)
-        return Done()
-
-
-async def _told(what: Awaitable[None]) -> None:
-    """Tell a limit or a breaker what an attempt came to. What was paid for is not lost because that cannot be written:
-    the limit keeps what it held, and the breaker counts the next one."""
-    try:
-        await what
-    except BusError as error:
-        log.warning("attempt.not_told", extra={"error": str(error)})
-
-
-def _can_shrink(ledger: Ledger, role: str) -> bool:
-    """Whether there is some session left that the next attempt could leave out."""
-    trims = halvings(ledger.failed, role, taxonomy.CONTEXT.code)
-    messages = ledger.command.messages
-    return len(trimmed(messages, trims + 1)) < len(trimmed(messages, trims))

@@ -1,11 +1,11 @@
-"""What was bought is written down, however long the bus is away."""
+"""What was bought is written down, however long the bus is away; what only helps others is written if it can be."""
 
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from shared.bus.errors import Unavailable
+from shared.bus.errors import BusError, Unavailable
 
 log = logging.getLogger("segue.executor")
 T = TypeVar("T")
@@ -24,3 +24,12 @@ async def insist(write: Callable[[], Awaitable[T]], event: str) -> T:
             if time.monotonic() > until_s:
                 raise
             log.warning(event, extra={"error": str(error)})
+
+
+async def tell(what: Awaitable[None]) -> None:
+    """Tell a limit or a breaker what an attempt came to. What was paid for is not lost because that cannot be written:
+    the limit keeps what it held, and the breaker counts the next one."""
+    try:
+        await what
+    except BusError as error:
+        log.warning("attempt.not_told", extra={"error": str(error)})

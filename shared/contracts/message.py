@@ -1,5 +1,6 @@
 """What every message shares: the frozen model, its version and the run that it belongs to."""
 
+from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
@@ -75,6 +76,10 @@ class Run(Part):
     """The API key that asked; None: nobody needed one, or the run came another way."""
     places: tuple[str, ...] | None = None
     """Accounts among whose running runs it is counted until it ends: `key.<id>`, `tenant.<name>`."""
+
+    def left_s(self, now: datetime) -> float:
+        """Return the seconds until the run's deadline; negative when it has passed."""
+        return (self.deadline_at - now).total_seconds()
 
 
 class Usage(Part):
