@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.planner.advance import Bounds
+from services.planner.dispatch import Dispatch
 from services.planner.handlers import Flow, Planner
 from services.planner.planning import Offer, opening, schema
+from services.planner.plans import Plans
 from services.planner.runner import Runner
 from services.planner.schedules import Scheduling
 from services.planner.steering import Steering
@@ -117,7 +119,7 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         catalogue = catalogue_of(configuration)
 
         async def catalogue_for(tenant: str, templates: frozenset[str]) -> Catalogue:
-            there = runner.catalogue
+            there = dispatch.catalogue
             return replace(there, templates=await book.closure(tenant, templates)) if templates else there
 
         timeout_s = configuration.orchestration.default_timeout_s
@@ -127,13 +129,14 @@ def build(environment: Environment, configuration: Configuration) -> Service:
         async def stop_keeping() -> None:
             keeping.cancel()
 
-        runner = Runner(bus=bus, cast=cast_of(configuration, flow), catalogue=catalogue, now=now)
+        dispatch = Dispatch(bus, cast_of(configuration, flow), catalogue, now)
+        runner = Runner(bus, dispatch, Plans(bus))
         planner = Planner(bus=bus, flow=flow, runner=runner, catalogue_for=catalogue_for, now=now)
 
         def changed(now: Configuration) -> None:
             planner.flow = flow_of(now)
-            runner.cast, runner.catalogue = cast_of(now, planner.flow), catalogue_of(now)
-            scheduling.catalogue = runner.catalogue
+            dispatch.cast, dispatch.catalogue = cast_of(now, planner.flow), catalogue_of(now)
+            scheduling.catalogue = dispatch.catalogue
 
         models = LiveModels(bus, configuration, changed)
         await models.start()

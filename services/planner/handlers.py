@@ -106,7 +106,7 @@ class Planner:
             written = await bus.log.write(facts.plan, decided)
             planned = written.fact
             if written.mine and planned.workflow is not None:
-                self.runner.planned(planned)
+                self.runner.plans.begun(planned)
             metrics.RUNS_PLANNED.labels(planned.source).inc()
         point("planner.planned")
         if planned.plan_only:

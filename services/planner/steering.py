@@ -7,7 +7,8 @@ from functools import partial
 
 from services.planner import advance
 from services.planner.decoding import decoded
-from services.planner.runner import Known, RecordLost, Runner, taken_in
+from services.planner.plans import Known
+from services.planner.runner import RecordLost, Runner, taken_in
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.delivery import Delivery, Done, Poison, Retry, Verdict
@@ -48,7 +49,7 @@ class Steering:
             ended = subjects.events(run.tenant, run.run_id).ended
             if again and await self.bus.log.exists(ended):
                 return Done()
-            known = await self.runner.known(run)
+            known = await self.runner.plans.of(run)
             if known is None:
                 raise Poison(f"something happened to a task, but the log has no workflow of run {run.run_id}")
             try:
@@ -73,7 +74,7 @@ class Steering:
                 raise Poison(f"the plan has no task {fact.task!r} to approve")
             if not fact.approved:
                 said = f"{node.output!r} was rejected by {fact.by}" + (f": {fact.comment}" if fact.comment else "")
-                await self.runner.settle_as_failed(fact.run, node.name, node, "rejected", said)
+                await self.runner.dispatch.settle_as_failed(fact.run, node.name, node, "rejected", said)
             elif node.kind is Kind.APPROVAL:
                 settled = CallSettled(
                     run=fact.run, call=node.name, purpose=Purpose.TASK, outcome="answered",
@@ -110,8 +111,8 @@ class Steering:
                 await self.bus.log.write(subjects.events(run.tenant, run.run_id).approval(node.name), fact)
             elif task in {due.name for due in advance.dues(known.graph, there) if not due.question}:
                 said = f"not done within {node.task.timeout_s or 0:g} s"
-                if await self.runner.settle_as_failed(run, task, node, "task_timeout", said, status=504):
-                    await self.runner.stop_call(run, task, "task_timeout")
+                if await self.runner.dispatch.settle_as_failed(run, task, node, "task_timeout", said, status=504):
+                    await self.runner.dispatch.stop_call(run, task, "task_timeout")
 
         return await self._happened(run, go_on, again=delivery.delivered > 1)
 
@@ -134,7 +135,7 @@ class Steering:
             else:
                 await self._decide(run, known, there, command)
 
-        if await self.runner.known(run) is None:
+        if await self.runner.plans.of(run) is None:
             return Done()  # one call answers it: there is nothing to hold
         return await self._happened(run, go_on, again=True)
 
