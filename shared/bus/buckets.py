@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shared.bus.errors import BusError, Refused
-from shared.bus.jetstream import WRONG_LAST_SEQUENCE, JetStream
+from shared.bus.jetstream import PAGE, WRONG_LAST_SEQUENCE, JetStream, Stored
 from shared.bus.payloads import Payloads
 from shared.contracts.message import Message, Unreadable
 
@@ -15,7 +15,6 @@ M = TypeVar("M", bound=Message)
 
 DELETED = {"KV-Operation": "DEL"}
 TRIES = 50
-PAGE = 500
 
 
 class Contended(BusError):
@@ -46,7 +45,7 @@ class Bucket:
         stored = await self._jetstream.last(self._stream, self._prefix + key)
         if stored is None:
             return None, 0
-        if stored.headers is not None and stored.headers.get("KV-Operation") in {"DEL", "PURGE"}:
+        if _deleted(stored):
             return None, stored.seq
         return kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
 
@@ -58,23 +57,19 @@ class Bucket:
         A value that cannot be read is told to `unreadable` and left out; without that it is raised.
         """
         found: dict[str, M] = {}
-        subject, after = f"{self._prefix}{prefix}.>" if prefix else f"{self._prefix}>", 0
-        while True:
-            page = await self._jetstream.direct_page(self._stream, subject, after=after, limit=PAGE)
-            for stored in page:
-                key = stored.subject[len(self._prefix) :]
-                if stored.headers is not None and stored.headers.get("KV-Operation") in {"DEL", "PURGE"}:
-                    found.pop(key, None)
-                    continue
-                try:
-                    found[key] = kind.decode(await self._payloads.unpack(stored.data, stored.headers))
-                except Unreadable as error:
-                    if unreadable is None:
-                        raise
-                    unreadable(key, error)
-            if len(page) < PAGE:
-                return found
-            after = page[-1].seq
+        subject = f"{self._prefix}{prefix}.>" if prefix else f"{self._prefix}>"
+        async for stored in self._jetstream.direct_each(self._stream, subject):
+            key = stored.subject[len(self._prefix) :]
+            if _deleted(stored):
+                found.pop(key, None)
+                continue
+            try:
+                found[key] = kind.decode(await self._payloads.unpack(stored.data, stored.headers))
+            except Unreadable as error:
+                if unreadable is None:
+                    raise
+                unreadable(key, error)
+        return found
 
     async def versions(self, key: str, kind: type[M]) -> list[M]:
         """Return the values that a key has had, as far as the bucket keeps them, oldest first; from some replica."""
@@ -104,7 +99,7 @@ class Bucket:
         """
         for _ in range(TRIES):
             stored = await self._jetstream.last(self._stream, self._prefix + key)
-            if stored is None or (stored.headers or {}).get("KV-Operation") in {"DEL", "PURGE"}:
+            if stored is None or _deleted(stored):
                 return False
             headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq), **DELETED}
             marker = await self._put(key, b"", headers)
@@ -148,3 +143,8 @@ class Bucket:
             turn.wanted -= 1
             if not turn.wanted:
                 del self._turns[key]
+
+
+def _deleted(stored: Stored) -> bool:
+    """Whether what is stored is the mark of a key that was removed."""
+    return stored.headers is not None and stored.headers.get("KV-Operation") in {"DEL", "PURGE"}

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -28,6 +28,7 @@ UNSETTLED: Final = frozenset({10158, 10164})
 NO_MESSAGE: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
 _UNSETTLED_S: Final = 0.004
+PAGE: Final = 500
 ONCE: Final[Mapping[str, str]] = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
 
@@ -212,6 +213,16 @@ class JetStream:
         """
         asked: dict[str, Any] = {"seq": after + 1, "next_by_subj": subject, "batch": limit}
         return await self._direct(stream, asked if max_bytes is None else {**asked, "max_bytes": max_bytes})
+
+    async def direct_each(self, stream: str, subject: str, *, page: int = PAGE) -> AsyncIterator[Stored]:
+        """Yield every message on matching subjects, oldest first, `page` of them read at a time; from any replica."""
+        after = 0
+        while found := await self.direct_page(stream, subject, after=after, limit=page):
+            for stored in found:
+                yield stored
+            if len(found) < page:
+                return
+            after = found[-1].seq
 
     async def direct_on(self, stream: str, subject: str, *, limit: int) -> list[Stored]:
         """Read the first `limit` messages on a subject in one go, oldest first; from any replica, like `direct_all`."""

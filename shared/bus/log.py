@@ -92,12 +92,7 @@ class Log:
         except Refused as refused:
             if refused.code != TOO_MANY:
                 raise
-        found: list[Stored] = []
-        while True:
-            page = await self.jetstream.direct_page(EVENTS, facts.all, after=found[-1].seq if found else 0, limit=PAGE)
-            found += page
-            if len(page) < PAGE:
-                return found
+        return [stored async for stored in self.jetstream.direct_each(EVENTS, facts.all, page=PAGE)]
 
     async def story(self, tenant: str, run_id: str) -> list[Stored]:
         """The run's decisions without its attempts, oldest first, from some replica.

@@ -120,7 +120,8 @@ class Schedules:
             for one in (await self.bus.registry.every("schedule", Schedule)).values()
             if not one.deleted and not one.paused
         }
-        ticking = {one.subject: one for one in await self._ticking()}
+        every = self.bus.jetstream.direct_each(FINISHES, f"{ROOT}.schedule.*.*")
+        ticking = {one.subject: one async for one in every}
         changed = 0
         for subject, schedule in wanted.items():
             if _version(ticking.get(subject)) != schedule.version:
@@ -142,15 +143,6 @@ class Schedules:
     async def _missing(self, schedule: Schedule) -> bool:
         there = await self.bus.jetstream.last(FINISHES, subjects.schedule(schedule.tenant, schedule.name))
         return _version(there) != schedule.version
-
-    async def _ticking(self) -> list[Stored]:
-        found: list[Stored] = []
-        while True:
-            after = found[-1].seq if found else 0
-            page = await self.bus.jetstream.direct_page(FINISHES, f"{ROOT}.schedule.*.*", after=after, limit=500)
-            found += page
-            if len(page) < 500:
-                return found
 
     async def _try(self, schedule: Schedule) -> None:
         """Have the bus read when, without keeping it: it is the only one who says what it understands."""
