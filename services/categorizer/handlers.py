@@ -144,7 +144,7 @@ class Categorizer:
             subjects.events(run.tenant, run.run_id).settled(purpose, name),
             CallSettled,
             ask=lambda: self.bus.log.send(subjects.call(run, call.lane, purpose, name), call),
-            until=loop.time() + max(0.0, (run.deadline_at - self.now()).total_seconds()),
+            until=loop.time() + max(0.0, run.left_s(self.now())),
         )
 
     async def _send_on(self, fact: RunCategorized, request: ChatRequest, history: tuple[ChatMessage, ...]) -> None:

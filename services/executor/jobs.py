@@ -79,7 +79,7 @@ class Jobs:
         """Ask after the ledger's job once."""
         command, job = ledger.command, ledger.job
         assert job is not None
-        left_s = (command.run.deadline_at - self.now()).total_seconds()
+        left_s = command.run.left_s(self.now())
         if left_s <= 0:
             return Failed(taxonomy.DEADLINE, "the video was not done by the run's deadline", cost_usd=None)
         if route is None or (route.unavailable is not None and not route.paused):

@@ -229,7 +229,7 @@ class Finisher:
             subjects.events(run.tenant, run.run_id).settled(call.purpose, call.call),
             CallSettled,
             ask=lambda: self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call),
-            until=loop.time() + max(0.0, (run.deadline_at - self.now()).total_seconds()),
+            until=loop.time() + max(0.0, run.left_s(self.now())),
         )
 
     async def _of_deadline(self, run: Run, story: Story) -> RunEnded:

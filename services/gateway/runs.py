@@ -138,7 +138,7 @@ class Runs:
 
     def patience_until(self, run: Run) -> float:
         """Return the loop time until which the end of a run is waited for."""
-        left_s = (run.deadline_at - self.now()).total_seconds()
+        left_s = run.left_s(self.now())
         return asyncio.get_running_loop().time() + max(0.0, left_s) + GRACE_S
 
 

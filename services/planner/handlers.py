@@ -260,7 +260,7 @@ class Planner:
             subjects.events(run.tenant, run.run_id).settled(call.purpose, call.call),
             CallSettled,
             ask=lambda: self._send_call(call),
-            until=loop.time() + max(0.0, (run.deadline_at - self.now()).total_seconds()),
+            until=loop.time() + max(0.0, run.left_s(self.now())),
         )
 
     def _direct(self, run: Run, command: PlanRun, planned: RunPlanned) -> ExecuteCall:

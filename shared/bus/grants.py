@@ -20,6 +20,7 @@ from typing import Final
 from shared import subjects
 from shared.bus.errors import QueueFull, Refused
 from shared.bus.jetstream import WRONG_LAST_SEQUENCE, JetStream
+from shared.moments import from_rfc3339
 from shared.topology import Window, stream_of
 
 LEAST_WAIT_S: Final = 0.02
@@ -132,7 +133,6 @@ class Grants:
         rank = self.chance.randrange(1 + min(waiting // 4, FURTHEST - 1))
         oldest = await self.jetstream.direct_on(stream, ">", limit=rank + 1)
         left_s = 0.0
-        if oldest and oldest[-1].time:
-            stored = datetime.fromisoformat(oldest[-1].time[:26].rstrip("Z") + "+00:00")
+        if oldest and (stored := from_rfc3339(oldest[-1].time)) is not None:
             left_s = window.lives_s - (datetime.now(UTC) - stored).total_seconds()
         return max(LEAST_WAIT_S, min(left_s, most_s)) + self.chance.random() * min(1.0, window.seconds / 4)

@@ -6,7 +6,7 @@ command is refused while a copy of it is queued, which is as good as sent. (ADR 
 
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Final, Generic, TypeVar
 
@@ -16,6 +16,7 @@ from shared.bus.jetstream import JetStream, Stored
 from shared.bus.payloads import HEADER, Payloads
 from shared.contracts.commands import DeadlinePassed, SubmitRequest
 from shared.contracts.message import Message, Run
+from shared.moments import rfc3339
 from shared.topology import EVENTS, FINISHES, MAX_MESSAGE_BYTES
 
 M = TypeVar("M", bound=Message)
@@ -134,8 +135,3 @@ class Log:
     async def take_timer_back(self, run_id: str) -> None:
         """Forget a run's deadline. Idempotent."""
         await self.jetstream.purge(FINISHES, subjects.timer(run_id))
-
-
-def rfc3339(at: datetime) -> str:
-    """Return the time as the schedule header wants it."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

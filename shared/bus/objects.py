@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from shared.bus.errors import BusError
 from shared.bus.jetstream import JetStream
+from shared.moments import from_rfc3339
 
 CHUNK_BYTES: Final = 128 * 1024
 PAGE_CHUNKS: Final = 16
@@ -67,7 +68,7 @@ class Objects:
             size=int(info["size"]),
             chunks=int(info["chunks"]),
             digest=base64.urlsafe_b64decode(digest).hex(),
-            stored_at=_time(info.get("mtime")),
+            stored_at=from_rfc3339(str(info.get("mtime"))),
             metadata=info.get("metadata") or {},
         )
 
@@ -138,11 +139,3 @@ class Objects:
 
     def _chunks(self, nuid: str) -> str:
         return f"$O.{self._bucket}.C.{nuid}"
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else None

@@ -25,6 +25,7 @@ from shared.contracts.events import (
 from shared.contracts.ids import Category
 from shared.contracts.message import Message, Run, Unreadable, Usage
 from shared.history.rows import Base, CallRow, QuestionRow, Rows, RunRow
+from shared.moments import from_rfc3339, us_of
 
 TITLE_CHARS = 200
 
@@ -118,7 +119,7 @@ def _take(rows: Rows, fact: Fact, message: Message) -> None:
             _goes(_run(rows, fact, message.run), "paused" if message.held else "running")
         case RunEnded():
             row = _run(rows, fact, message.run)
-            row.state, row.ended_us = message.outcome, _us(message.ended_at)
+            row.state, row.ended_us = message.outcome, us_of(message.ended_at)
             row.category = message.category or row.category
             row.role, row.model = message.role, message.model
             row.baseline_usd = message.baseline_usd
@@ -127,7 +128,7 @@ def _take(rows: Rows, fact: Fact, message: Message) -> None:
             run = message.run
             _goes(_run(rows, fact, run), "running")
             rows.questions[run.tenant, run.run_id, message.task] = QuestionRow(
-                run.tenant, run.run_id, message.task, message.output, message.message, _us(message.until)
+                run.tenant, run.run_id, message.task, message.output, message.message, us_of(message.until)
             )
         case ApprovalDecided():
             run = message.run
@@ -176,7 +177,7 @@ def _left_open(rows: Rows, fact: Fact, call: CallSettled | CallWrittenOff) -> No
 def _reconciled(rows: Rows, found: AttemptReconciled) -> None:
     """Give an attempt the row of what was found of it. Of where its run is this says nothing."""
     name = f"{found.purpose}.{found.call}.attempt.{found.attempt}"
-    settled_us = _us(found.settled_at)
+    settled_us = us_of(found.settled_at)
     row = _row(found.run, name, found.purpose, found.settled_at.astimezone(UTC).date().isoformat(), settled_us)
     row.role, row.provider, row.model = found.role, found.provider, found.model
     row.outcome, row.code = RECONCILED, "found" if found.found else "never_arrived"
@@ -229,7 +230,7 @@ def _run(rows: Rows, fact: Fact, run: Run) -> RunRow:
     row = rows.runs.get((run.tenant, run.run_id))
     if row is None:
         row = RunRow(
-            run.tenant, run.run_id, run.priority, run.session_id, _us(run.born_at), _us(run.deadline_at), fact.seq
+            run.tenant, run.run_id, run.priority, run.session_id, us_of(run.born_at), us_of(run.deadline_at), fact.seq
         )
         rows.runs[run.tenant, run.run_id] = row
     row.seq = fact.seq
@@ -251,11 +252,7 @@ def _title(text: str) -> str:
     return " ".join(text[: TITLE_CHARS * 2].split())[:TITLE_CHARS].replace("\x00", "")
 
 
-def _us(at: datetime) -> int:
-    return round(at.timestamp() * 1_000_000)
-
-
 def _when(time: str) -> tuple[str, int]:
-    """Return the UTC day and the µs since 1970 of an RFC 3339 time with up to nine digits of a second."""
-    at = datetime.fromisoformat(time[:26].rstrip("Z") + "+00:00") if time else datetime.fromtimestamp(0, UTC)
-    return at.date().isoformat(), _us(at)
+    """Return the UTC day and the µs since 1970 of a time that the bus tells."""
+    at = from_rfc3339(time) or datetime.fromtimestamp(0, UTC)
+    return at.date().isoformat(), us_of(at)

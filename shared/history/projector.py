@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from shared import subjects
 from shared.bus.connection import Bus
@@ -15,6 +16,7 @@ from shared.bus.payloads import HEADER, PayloadMissing
 from shared.history.projection import Fact, project, wanted
 from shared.history.rows import Rows
 from shared.history.store import History, HistoryUnavailable, Position
+from shared.moments import us_of
 from shared.observe import metrics
 from shared.subjects import ROOT
 from shared.topology import EVENTS
@@ -155,7 +157,7 @@ class Projector:
         if time.monotonic() - self._forgot < FORGET_EVERY_S and self._forgot:
             return
         self._forgot = time.monotonic()
-        now_us = time.time_ns() // 1000
+        now_us = us_of(datetime.now(UTC))
         runs_days, calls_days = self._days
         await asyncio.to_thread(
             self.history.forget,

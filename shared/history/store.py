@@ -6,7 +6,6 @@ writer began from: of several gateways that write to one database each stretch i
 
 import contextlib
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from shared.history.projection import shown
 from shared.history.queries import Typical, Wanted
 from shared.history.rows import Rows
 from shared.history.writing import upsert, write
+from shared.moments import us_of
 
 LOG: Final = "events"
 LOCK: Final = 0x5E60E
@@ -111,9 +111,8 @@ class History:
             if row is not None and row.era == era:
                 return Position(era, row.seq)
             if row is None:
-                upsert(
-                    connection, schema.position, [{"name": LOG, "era": era, "seq": 0, "at_us": _now_us()}], ("name",)
-                )
+                new = {"name": LOG, "era": era, "seq": 0, "at_us": us_of(datetime.now(UTC))}
+                upsert(connection, schema.position, [new], ("name",))
             else:
                 connection.execute(
                     update(schema.position)
@@ -132,7 +131,7 @@ class History:
                     schema.position.c.era == began.era,
                     schema.position.c.seq == began.seq,
                 )
-                .values(seq=reached, at_us=_now_us())
+                .values(seq=reached, at_us=us_of(datetime.now(UTC)))
             )
             if moved.rowcount != 1:
                 return False
@@ -229,20 +228,6 @@ class History:
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
-
-
-def us_of(at: datetime) -> int:
-    """Return µs since 1970."""
-    return round(at.timestamp() * 1_000_000)
-
-
-def time_of(us: int | None) -> datetime | None:
-    """Return the time of µs since 1970."""
-    return None if us is None else datetime.fromtimestamp(us / 1_000_000, UTC)
 
 
 def _engine(url: str) -> Engine:

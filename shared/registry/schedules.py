@@ -16,6 +16,7 @@ from shared.bus.errors import Refused
 from shared.bus.jetstream import Stored
 from shared.contracts.message import Unreadable
 from shared.contracts.registry import Schedule, ScheduleDue, ScheduleState
+from shared.moments import from_rfc3339
 from shared.subjects import ROOT
 from shared.topology import FINISHES
 
@@ -199,9 +200,4 @@ def _version(stored: Stored | None) -> int | None:
 
 def next_of(headers: Mapping[str, str] | None) -> datetime | None:
     """Return when the bus fires again, as it said when it fired (`Nats-Schedule-Next`)."""
-    text = (headers or {}).get("Nats-Schedule-Next", "")
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return from_rfc3339((headers or {}).get("Nats-Schedule-Next", ""))

@@ -16,13 +16,14 @@ from shared import subjects
 from shared.bus.connection import Bus, open_bus
 from shared.bus.errors import NotProvisioned, QueueFull, Unavailable
 from shared.bus.jetstream import JetStream
-from shared.bus.log import FactVanished, rfc3339
+from shared.bus.log import FactVanished
 from shared.bus.provisioner import provision
 from shared.bus.server import NatsServer
 from shared.contracts.commands import DeadlinePassed, ExecuteCall, FinishRun, SubmitRequest
 from shared.contracts.events import AttemptStarted, CallSettled, RunAccepted, RunCategorized
 from shared.contracts.ids import Lane, Priority, Purpose
 from shared.contracts.message import ChatMessage, Run, Unreadable
+from shared.moments import rfc3339
 from shared.topology import EVENTS, EXECUTOR, FINISHER, FINISHER_DEADLINES, FINISHES, REQUESTS, Feed, Limits
 from tests.bus.ground import Ground, accepted, categorized, facts_of, fetched, request
 from tests.conftest import eventually

@@ -15,7 +15,8 @@ from sqlalchemy import text, update
 from shared.history import schema
 from shared.history.projection import Fact, project
 from shared.history.queries import Wanted
-from shared.history.store import History, HistoryUnavailable, WrongHistoryUrl, us_of
+from shared.history.store import History, HistoryUnavailable, WrongHistoryUrl
+from shared.moments import us_of
 from shared.subjects import told_of
 from tests.history.facts import BORN, Life, logs, told_by
 

@@ -22,7 +22,8 @@ from services.gateway.http.run_models import RunState
 from shared.contracts.access import Scope
 from shared.history.projector import Projector
 from shared.history.queries import Dimension, Wanted
-from shared.history.store import HistoryUnavailable, time_of, us_of
+from shared.history.store import HistoryUnavailable
+from shared.moments import time_of, us_of
 from shared.workflows.validation import Problem
 
 router = APIRouter(tags=["history"])

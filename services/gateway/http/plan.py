@@ -24,7 +24,8 @@ from services.gateway.http.routing import routes
 from services.gateway.http.templates import catalogue_with, known
 from shared.contracts.commands import ChatRequest
 from shared.history.queries import Typical
-from shared.history.store import HistoryUnavailable, us_of
+from shared.history.store import HistoryUnavailable
+from shared.moments import us_of
 from shared.registry.filling import filled
 from shared.workflows.estimate import Figures, estimate
 from shared.workflows.graph import compiled

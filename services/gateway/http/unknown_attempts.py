@@ -17,7 +17,8 @@ from services.gateway.http.history import DOWN, ready
 from services.gateway.http.identity import who
 from services.gateway.http.models import Body
 from services.gateway.http.queries import asks, queried
-from shared.history.store import HistoryUnavailable, time_of
+from shared.history.store import HistoryUnavailable
+from shared.moments import time_of
 from shared.workflows.validation import Problem
 
 router = APIRouter(tags=["history"])
