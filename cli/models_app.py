@@ -33,23 +33,22 @@ def list_models(as_json: AsJson = False, url: Url = None) -> None:
         for name in ("role", "provider", "model", "version", "stand in", ""):
             table.add_column(name, no_wrap=name in ("role", "provider"))
         for one in found["models"]:
-            whole = client.get(f"/models/{one['name']}")
             table.add_row(
-                one["name"], one["provider"], one["model"], str(whole["version"] or "file"),
-                " ".join(whole["fallbacks"] or ()), _said(one, whole),
+                one["name"], one["provider"], one["model"], str(one["version"] or "file"),
+                " ".join(one["fallbacks"]), _said(one),
             )  # fmt: skip
         console.print(table)
 
 
-def _said(one: dict[str, Any], whole: dict[str, Any]) -> str:
-    if whole["disabled"]:
-        return f"disabled: {whole['disabled']}"
-    if whole["variants"]:
-        shares = ", ".join(f"{name} {variant['weight']}" for name, variant in whole["variants"].items())
-        return f"default {whole['weight']}, {shares}"
+def _said(one: dict[str, Any]) -> str:
+    if one["disabled"]:
+        return f"disabled: {one['disabled']}"
+    if one["variants"]:
+        shares = ", ".join(f"{name} {variant['weight']}" for name, variant in one["variants"].items())
+        return f"default {one['weight']}, {shares}"
     if not one["available"]:
         return "nobody can be asked"
-    return f"until {whole['expires_on']}" if whole["expires_on"] else ""
+    return f"until {one['expires_on']}" if one["expires_on"] else ""
 
 
 @models.command("show")

@@ -1,6 +1,6 @@
 """What Segue answers, typed. Fields that a later version adds are kept and can be read by their names."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -153,6 +153,14 @@ class Session(Answer):
     messages: tuple[Message, ...] = ()
 
 
+class Variant(Answer):
+    """Another model that plays a role."""
+
+    weight: int
+    provider: str | None = None
+    model: str | None = None
+
+
 class Model(Answer):
     """A role and the model that plays it."""
 
@@ -162,6 +170,16 @@ class Model(Answer):
     purpose: str = ""
     available: bool = True
     simulated: bool = False
+    disabled: str | None = None
+    """Why nobody asks it."""
+    fallbacks: tuple[str, ...] = ()
+    """Roles that stand in, in order."""
+    weight: int = 100
+    variants: dict[str, Variant] = Field(default_factory=dict)
+    """Other models that play it for a share of the runs, by name."""
+    expires_on: date | None = None
+    version: int | None = None
+    """Of what was written at run time; None: it is as the configuration file has it."""
 
 
 class Template(Answer):

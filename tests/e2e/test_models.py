@@ -151,6 +151,20 @@ async def test_variants_share_a_roles_runs_and_have_their_own_figures(two: Syste
     assert (await two.http.delete(f"{two.gateway.url}/models/medium_ai")).status_code == 200
 
 
+async def test_the_list_says_what_each_role_says(two: System) -> None:
+    """One request is enough for versions, variants and those that stand in; the command line shows them."""
+    await written(
+        two, "medium_ai", weight=60, variants={"b": {"weight": 40, "model": "maker/b"}}, fallbacks=["code_ai"]
+    )
+    listed = (await two.http.get(f"{two.gateway.url}/models")).json()["models"]
+    for one in listed:
+        whole = (await two.http.get(f"{two.gateway.url}/models/{one['name']}")).json()
+        assert one == {key: whole[key] for key in one}
+    shown = await asyncio.to_thread(CliRunner(env=WIDE).invoke, app, ["models", "ls", "--url", two.gateway.url])
+    assert "default 60, b 40" in shown.output
+    assert (await two.http.delete(f"{two.gateway.url}/models/medium_ai")).status_code == 200
+
+
 async def _both(system: System, models: set[str]) -> bool:
     return await models_asked(system, 16) == models
 

@@ -53,6 +53,12 @@ async def test_what_is_offered_is_listed(stage: Stage) -> None:
             "purpose": "to be medium_ai",
             "available": True,
             "simulated": False,
+            "disabled": None,
+            "fallbacks": [],
+            "weight": 100,
+            "variants": {},
+            "expires_on": None,
+            "version": None,
         }
         assert (await http.get("/addons")).json() == {"addons": ["executive_summary", "newsletter"], "count": 2}
         templates = (await http.get("/templates")).json()

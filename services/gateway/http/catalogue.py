@@ -12,11 +12,10 @@ from starlette.responses import Response
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import show
 from services.gateway.http.errors import JSON
+from services.gateway.http.model_bodies import ModelsAnswer, listed_model
 from services.gateway.http.models import (
     AddonsAnswer,
     HealthAnswer,
-    ModelBody,
-    ModelsAnswer,
     StatsAnswer,
 )
 from shared.bus.errors import NotProvisioned, Unavailable
@@ -44,18 +43,9 @@ async def health(request: Request) -> Response:
 
 @router.get("/models", summary="Models", response_model=ModelsAnswer)
 async def models(request: Request) -> Response:
-    """List the roles and the models behind them."""
-    found = [
-        ModelBody(
-            name=model.name,
-            provider=model.provider,
-            model=model.model,
-            purpose=model.purpose,
-            available=model.available,
-            simulated=model.simulated,
-        )
-        for model in gateway_of(request).listings.models
-    ]
+    """List the roles with the models that play them, their variants and those that stand in."""
+    gateway = gateway_of(request)
+    found = [listed_model(offered, gateway.live) for offered in gateway.listings.models]
     return show(ModelsAnswer(models=found, count=len(found)))
 
 

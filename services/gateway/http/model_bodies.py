@@ -20,6 +20,30 @@ class VariantBody(Body):
     config: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class ModelBody(Body):
+    """A role and the model that plays it, as `GET /models` lists them."""
+
+    name: str
+    provider: str
+    model: str
+    purpose: str
+    available: bool = Field(description="Somebody can be asked.")
+    simulated: bool
+    disabled: str | None = Field(default=None, description="Why nobody asks it; null: it is asked.")
+    fallbacks: tuple[str, ...] = Field(default=(), description="Roles that stand in, in order.")
+    weight: NonNegativeInt = Field(default=100, description="The share of the runs that it keeps among its variants.")
+    variants: dict[str, VariantBody] = Field(default_factory=dict, description="Other models that play it, by name.")
+    expires_on: date | None = Field(default=None, description="The last day (UTC) on which it is asked.")
+    version: int | None = Field(
+        default=None, description="Of what was written at run time; null: the configuration file's."
+    )
+
+
+class ModelsAnswer(Body):
+    models: list[ModelBody]
+    count: NonNegativeInt
+
+
 class ModelWritten(Body):
     """`PUT /models/{name}`: an entry of `ai_models`, with what else belongs to a role."""
 
@@ -91,6 +115,23 @@ class EntryDeleted(Body):
     status: Literal["deleted"] = "deleted"
     name: str
     now: Literal["file"] | None = Field(description="`file`: the configuration file's is back.")
+
+
+def listed_model(offered: OfferedModel, live: LiveModels | None) -> ModelBody:
+    """Return a role as the list has it; without `live` only what is offered is known."""
+    told = ModelBody(
+        name=offered.name,
+        provider=offered.provider,
+        model=offered.model,
+        purpose=offered.purpose,
+        available=offered.available,
+        simulated=offered.simulated,
+    )
+    if live is None or offered.name not in live.configuration.ai_models:
+        return told
+    whole = whole_model(live, offered.name, offered)
+    beside = ("disabled", "fallbacks", "weight", "variants", "expires_on", "version")
+    return told.model_copy(update={name: getattr(whole, name) for name in beside})
 
 
 def whole_model(live: LiveModels, name: str, offered: OfferedModel | None) -> WholeModel:

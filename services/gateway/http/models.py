@@ -262,20 +262,6 @@ class HealthAnswer(Body):
     problem: str | None = None
 
 
-class ModelBody(Body):
-    name: str
-    provider: str
-    model: str
-    purpose: str
-    available: bool
-    simulated: bool
-
-
-class ModelsAnswer(Body):
-    models: list[ModelBody]
-    count: NonNegativeInt
-
-
 class AddonsAnswer(Body):
     addons: list[str]
     count: NonNegativeInt
