@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from services.executor import breaker
 from services.executor.breaker import Go, Settings, Wait
 from services.executor.taxonomy import MODEL_GONE, Verdict
+from shared.bus.buckets import ON_TOP_OF
 from shared.bus.connection import Bus
 from shared.bus.errors import BusError
 from shared.config.providers import Route
@@ -26,6 +27,9 @@ log = logging.getLogger("segue.executor")
 LOOK_S = 5.0
 """What is heard live is a hint: the bucket is read again after this long, and after every reconnect."""
 TRIES = 20
+
+Place = tuple[int, int]
+"""What a state is in the bucket: its revision, and 0; of one that was heard, the revision that it came after, and 1."""
 
 
 def key_of(provider: str, model: str) -> str:
@@ -41,6 +45,8 @@ class Breakers:
     settings: Settings
     now: Callable[[], datetime]
     _known: dict[str, BreakerState] = field(default_factory=dict)
+    _learnt: dict[str, Place] = field(default_factory=dict)
+    """Of what was heard or written since the last look, where it stands: an older read does not undo it."""
     _following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -60,11 +66,13 @@ class Breakers:
 
     async def _heard(self, msg: Msg) -> None:
         key = msg.subject.rsplit(".", 1)[1]
-        if (msg.headers or {}).get("KV-Operation") in {"DEL", "PURGE"} or not msg.data:
-            self._forget(key)
+        headers = msg.headers or {}
+        place = (int(headers.get(ON_TOP_OF) or self._learnt.get(key, (0, 0))[0]), 1)
+        if headers.get("KV-Operation") in {"DEL", "PURGE"} or not msg.data:
+            self._learn(key, None, place)
             return
         with contextlib.suppress(Unreadable):
-            self._note(key, BreakerState.decode(msg.data))
+            self._learn(key, BreakerState.decode(msg.data), place)
 
     async def _follow(self) -> None:
         while True:
@@ -73,11 +81,25 @@ class Breakers:
                 await self._look()
 
     async def _look(self) -> None:
-        there = await self.bus.breakers.every("", BreakerState, unreadable=_left_out)
-        for key in self._known.keys() - there.keys():
+        """Read the bucket. What was learnt since the last look, and is newer than what a replica has, stays."""
+        before = dict(self._learnt)
+        there = await self.bus.breakers.entries("", BreakerState, unreadable=_left_out)
+        for key in self._known.keys() - there.keys() - self._learnt.keys():
             self._forget(key)
-        for key, state in there.items():
+        for key, (state, revision) in there.items():
+            if (revision, 0) >= self._learnt.get(key, (0, 0)):
+                self._note(key, state)
+        self._learnt = {key: place for key, place in self._learnt.items() if before.get(key) != place}
+
+    def _learn(self, key: str, state: BreakerState | None, place: Place) -> None:
+        """Take in a state, or that there is none, unless something newer is known."""
+        if place < self._learnt.get(key, (0, 0)):
+            return
+        self._learnt[key] = place
+        if state is not None:
             self._note(key, state)
+        else:
+            self._forget(key)
 
     def _note(self, key: str, state: BreakerState) -> None:
         before = self._known.get(key)
@@ -115,8 +137,8 @@ class Breakers:
             found = breaker.gate(state, self.now(), self.settings)
             if not isinstance(found, Go) or found.state is None:
                 return found
-            if await self.bus.breakers.put(key, found.state, revision) is not None:
-                self._note(key, found.state)
+            if (written := await self.bus.breakers.put(key, found.state, revision)) is not None:
+                self._learn(key, found.state, (written, 0))
                 return Go(probe=True)
         return Wait(1.0)
 
@@ -135,8 +157,8 @@ class Breakers:
             )
             if after == there:
                 return
-            if await self.bus.breakers.put(key, after, revision) is not None:
-                self._note(key, after)
+            if (written := await self.bus.breakers.put(key, after, revision)) is not None:
+                self._learn(key, after, (written, 0))
                 return
 
     async def answered(self, route: Route, *, probe: bool) -> None:
@@ -152,10 +174,11 @@ class Breakers:
             after = breaker.after_answer(there, probe=probe, settings=self.settings)
             if after is None:
                 await self.bus.breakers.delete(key)
-                self._forget(key)
+                self._learn(key, None, (revision, 1))
                 return
-            if after == there or await self.bus.breakers.put(key, after, revision) is not None:
-                self._note(key, after)
+            written = revision if after == there else await self.bus.breakers.put(key, after, revision)
+            if written is not None:
+                self._learn(key, after, (written, 0))
                 return
 
     async def put_probe_back(self, route: Route) -> None:

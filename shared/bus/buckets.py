@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from shared.bus.errors import BusError, Refused
 from shared.bus.jetstream import PAGE, WRONG_LAST_SEQUENCE, JetStream, Stored
@@ -13,6 +13,8 @@ from shared.contracts.message import Message, Unreadable
 
 M = TypeVar("M", bound=Message)
 
+ON_TOP_OF: Final = "Nats-Expected-Last-Subject-Sequence"
+"""Header of a write: the revision that it is put on top of, or refused."""
 DELETED = {"KV-Operation": "DEL"}
 TRIES = 50
 
@@ -56,7 +58,13 @@ class Bucket:
 
         A value that cannot be read is told to `unreadable` and left out; without that it is raised.
         """
-        found: dict[str, M] = {}
+        return {key: value for key, (value, _) in (await self.entries(prefix, kind, unreadable=unreadable)).items()}
+
+    async def entries(
+        self, prefix: str, kind: type[M], *, unreadable: Callable[[str, Unreadable], None] | None = None
+    ) -> dict[str, tuple[M, int]]:
+        """Return values with their revisions, as `every` does."""
+        found: dict[str, tuple[M, int]] = {}
         subject = f"{self._prefix}{prefix}.>" if prefix else f"{self._prefix}>"
         async for stored in self._jetstream.direct_each(self._stream, subject):
             key = stored.subject[len(self._prefix) :]
@@ -64,7 +72,7 @@ class Bucket:
                 found.pop(key, None)
                 continue
             try:
-                found[key] = kind.decode(await self._payloads.unpack(stored.data, stored.headers))
+                found[key] = kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
             except Unreadable as error:
                 if unreadable is None:
                     raise
@@ -81,7 +89,7 @@ class Bucket:
     async def put(self, key: str, value: Message, revision: int) -> int | None:
         """Write if the key is still at `revision` (0: not there). Returns the new revision, None if it moved on."""
         body, headers = await self._payloads.pack(value.encode())
-        return await self._put(key, body, {"Nats-Expected-Last-Subject-Sequence": str(revision), **(headers or {})})
+        return await self._put(key, body, {ON_TOP_OF: str(revision), **(headers or {})})
 
     async def _put(self, key: str, body: bytes, headers: dict[str, str]) -> int | None:
         try:
@@ -101,7 +109,7 @@ class Bucket:
             stored = await self._jetstream.last(self._stream, self._prefix + key)
             if stored is None or _deleted(stored):
                 return False
-            headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq), **DELETED}
+            headers = {ON_TOP_OF: str(stored.seq), **DELETED}
             marker = await self._put(key, b"", headers)
             if marker is not None:
                 await self._jetstream.purge(self._stream, self._prefix + key, below=marker + 1)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -205,6 +206,40 @@ async def test_one_that_is_taken_away_by_hand_is_asked_again_at_once(begin: Begi
         return isinstance(await world.executor.breakers.gate(target), Go)
 
     assert await eventually(asked, within_s=3) < 1
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_an_older_read_undoes_nothing_that_was_learnt_meanwhile(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """A model opens, or is taken away, while the bucket is read: what was heard stands, newer than what was read."""
+    world = await begin(policy=FEW, breaker=Settings(2, 600.0, 1))
+    mine, target = world.executor.breakers, route("medium_ai", world.provider.url)
+    other = Breakers(world.bus, Settings(2, 600.0, 1), lambda: datetime.now(UTC))
+    for _ in range(before):
+        await mine.failed(target, DOWN, "down", probe=False)
+    await mine.reconnected()
+    read = world.bus.breakers.entries
+    wanted = Go if before == 2 else Wait
+
+    async def as_wanted() -> bool:
+        return isinstance(await mine.gate(target), wanted)
+
+    async def behind(*args: Any, **kwargs: Any) -> dict[str, tuple[BreakerState, int]]:
+        found = await read(*args, **kwargs)
+        if before == 2:
+            await world.bus.breakers.delete(key_of(target.provider, target.model))
+        for _ in range(before, 2):
+            await other.failed(target, DOWN, "down", probe=False)
+        await eventually(as_wanted, within_s=5)
+        return found
+
+    monkeypatch.setattr(world.bus.breakers, "entries", behind)
+    await mine.reconnected()
+    assert await as_wanted()
+    monkeypatch.setattr(world.bus.breakers, "entries", read)
+    await mine.reconnected()
+    assert await as_wanted()
 
 
 @pytest.mark.parametrize("times", [1, 4])
