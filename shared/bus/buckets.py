@@ -26,6 +26,14 @@ class Contended(BusError):
         super().__init__(f"{key!r} was changed by others {TRIES} times while this change was tried")
 
 
+class UnreadableValue(Unreadable):
+    """A key's value is none of its kind; it can be written over at `revision`."""
+
+    def __init__(self, reason: str, revision: int) -> None:
+        super().__init__(reason)
+        self.revision = revision
+
+
 @dataclass(slots=True)
 class _Turn:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -49,7 +57,10 @@ class Bucket:
             return None, 0
         if _deleted(stored):
             return None, stored.seq
-        return kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
+        try:
+            return kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
+        except Unreadable as error:
+            raise UnreadableValue(str(error), stored.seq) from error
 
     async def every(
         self, prefix: str, kind: type[M], *, unreadable: Callable[[str, Unreadable], None] | None = None
@@ -116,9 +127,13 @@ class Bucket:
                 return True
         raise Contended(key)
 
-    async def forget(self, key: str) -> None:
-        """Remove the key at once, whatever it holds, if it is there. A change on top of it is then refused."""
-        await self._jetstream.purge(self._stream, self._prefix + key)
+    async def forget(self, key: str, *, revision: int | None = None) -> None:
+        """Remove the key at once, whatever it holds, if it is there; with `revision` what was written later stays.
+
+        A change on top of it is then refused.
+        """
+        below = revision + 1 if revision is not None else None
+        await self._jetstream.purge(self._stream, self._prefix + key, below=below)
 
     async def update(
         self, key: str, kind: type[M], change: Callable[[M | None], M | None], *, fresh: bool = False

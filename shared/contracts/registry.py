@@ -76,6 +76,14 @@ class ScheduleState(Message):
     """Of the last fire that is taken in, in its stream."""
 
 
+class NamesFreed(Message):
+    """Deleted names have no place any more. In the `registry` bucket under `freed.model` and `freed.provider`; by the
+    gateway, before it frees them."""
+
+    version: PositiveInt
+    """The highest that one of them had. A new name begins above it: who remembers an old one takes it in."""
+
+
 class ModelEntry(Message):
     """A role as it was written. In the `registry` bucket under `model.<role>`; by the gateway.
 

@@ -7,7 +7,7 @@ one of the later version counts, so that neither a lost hint nor a replica that 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,8 +17,8 @@ from shared.bus.connection import Bus
 from shared.bus.errors import BusError
 from shared.config.configuration import Configuration
 from shared.contracts.message import Unreadable
-from shared.contracts.registry import ModelEntry, ProviderEntry
-from shared.registry.models import MODELS, PROVIDERS, Overlay, merged
+from shared.contracts.registry import ModelEntry, NamesFreed, ProviderEntry
+from shared.registry.models import MODELS, PROVIDERS, Overlay, freed_key, merged
 from shared.topology import REGISTRY
 
 log = logging.getLogger("segue.registry")
@@ -73,9 +73,11 @@ class LiveModels:
         self._wake.set()
 
     async def _heard(self, msg: Msg) -> None:
-        with contextlib.suppress(Unreadable):
+        try:
             kind = ModelEntry if msg.subject.split(".")[2] == MODELS else ProviderEntry
             self.take(kind.decode(msg.data))
+        except Unreadable:
+            self._wake.set()
 
     async def _follow(self) -> None:
         while True:
@@ -92,23 +94,37 @@ class LiveModels:
 
     async def _look(self) -> bool:
         """Read the registry again; whether anything is new."""
-        models = await self.bus.registry.every(MODELS, ModelEntry, unreadable=self._unreadable)
-        providers = await self.bus.registry.every(PROVIDERS, ProviderEntry, unreadable=self._unreadable)
+        unreadable: dict[str, Unreadable] = {}
+        models = await self.bus.registry.every(MODELS, ModelEntry, unreadable=unreadable.__setitem__)
+        providers = await self.bus.registry.every(PROVIDERS, ProviderEntry, unreadable=unreadable.__setitem__)
         news = [_newer(self._models, key.partition(".")[2], entry) for key, entry in models.items()]
         news += [_newer(self._providers, key.partition(".")[2], entry) for key, entry in providers.items()]
+        news.append(await self._freed(self._models, MODELS, models.keys() | unreadable.keys()))
+        news.append(await self._freed(self._providers, PROVIDERS, providers.keys() | unreadable.keys()))
+        for key in unreadable.keys() - self._left_out:
+            log.error("registry.entry_left_out", extra={"key": key, "error": str(unreadable[key])})
+        self._left_out = set(unreadable)
         return any(news)
 
-    def _unreadable(self, key: str, error: Unreadable) -> None:
-        """Leave an entry out that some other program wrote: the others still count. It is said once a process."""
-        if key not in self._left_out:
-            self._left_out.add(key)
-            log.error("registry.entry_left_out", extra={"key": key, "error": str(error)})
+    async def _freed(self, there: dict[str, E], what: str, keys: Set[str]) -> bool:
+        """Forget names that have no place any more; whether one of them said something."""
+        gone = [name for name in there if f"{what}.{name}" not in keys]
+        freed = (await self.bus.registry.get(freed_key(what), NamesFreed))[0] if gone else None
+        if freed is None:
+            return False
+        return any([not there.pop(name).empty for name in gone if there[name].version <= freed.version])
+
+    def leaves_out(self, what: str, name: str) -> bool:
+        """Whether the registry has an entry of this name that cannot be read: some other program wrote it."""
+        return f"{what}.{name}" in self._left_out
 
     def take(self, entry: ModelEntry | ProviderEntry) -> None:
         """Take in an entry that this process has just written."""
         if isinstance(entry, ModelEntry):
+            self._left_out.discard(f"{MODELS}.{entry.role}")
             news = _newer(self._models, entry.role, entry)
         else:
+            self._left_out.discard(f"{PROVIDERS}.{entry.name}")
             news = _newer(self._providers, entry.name, entry)
         if news:
             self._tell()

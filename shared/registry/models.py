@@ -12,13 +12,13 @@ from typing import Final, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
-from shared.bus.buckets import Bucket
+from shared.bus.buckets import Bucket, UnreadableValue
 from shared.config.configuration import Configuration
 from shared.config.keys import Notes, read
 from shared.config.providers import KEY_VARIABLES
 from shared.config.roles import BUILT_IN, DEFAULT_VARIANT, BasePrompt, Model, Provider
 from shared.contracts.message import Unreadable
-from shared.contracts.registry import ModelEntry, ProviderEntry
+from shared.contracts.registry import ModelEntry, NamesFreed, ProviderEntry
 from shared.registry.templates import VersionMismatch
 from shared.workflows.problems import Problem, hint
 from shared.workflows.validation import json_path
@@ -34,6 +34,11 @@ OURS: Final = "SEGUE_"
 """How the variables begin that no provider is ever sent."""
 
 E = TypeVar("E", ModelEntry, ProviderEntry)
+
+
+def freed_key(what: str) -> str:
+    """Return where the registry says which names of a kind have no place any more."""
+    return f"freed.{what}"
 
 
 class BadModel(Exception):
@@ -156,6 +161,10 @@ def _read(document: Mapping[str, JsonValue], kind: type[S]) -> tuple[S, dict[str
     return found, kept
 
 
+def _above(there: NamesFreed | None, version: int) -> NamesFreed | None:
+    return NamesFreed(version=version) if there is None or there.version < version else None
+
+
 def _left_out(_: str, __: Unreadable) -> None:
     """Do not count an entry that cannot be read; whoever follows the registry says so."""
 
@@ -169,8 +178,10 @@ class ModelBook:
     async def write_model(
         self, role: str, changes: Mapping[str, object], *, expected: int | None, by: str
     ) -> ModelEntry:
-        """Write a role's next version: fields that `changes` does not name stay. Raises `VersionMismatch`,
-        `TooManyEntries`."""
+        """Write a role's next version: fields that `changes` does not name stay. One that is unreadable counts as none.
+
+        Raises `VersionMismatch`, `TooManyEntries`.
+        """
         return await self._write(MODELS, role, {"role": role, **changes}, ModelEntry, expected, by)
 
     async def write_provider(
@@ -184,19 +195,33 @@ class ModelBook:
     ) -> E:
         key = f"{what}.{name}"
         while True:
-            record, revision = await self.bucket.get(key, kind)
+            record: E | None
+            try:
+                record, revision = await self.bucket.get(key, kind)
+            except UnreadableValue as unreadable:
+                record, revision = None, unreadable.revision
             there = 0 if record is None or record.empty else record.version
             if expected is not None and expected != there:
                 raise VersionMismatch(name, there, what)
-            if record is None and len(await self.bucket.every(what, kind, unreadable=_left_out)) >= MOST:
-                raise TooManyEntries(what)
+            last = record.version if record is not None else revision  # which no version of a name is higher than
+            if not last:
+                last = await self._place(what, kind)
             fields = record.model_dump() if record is not None else {}
-            fields |= {
-                **changes,
-                "version": (record.version if record is not None else 0) + 1,
-                "written_at": datetime.now(UTC),
-                "by": by,
-            }
+            fields |= {**changes, "version": last + 1, "written_at": datetime.now(UTC), "by": by}
             written = kind.model_validate(fields)
             if await self.bucket.put(key, written, revision) is not None:
                 return written
+
+    async def _place(self, what: str, kind: type[E]) -> int:
+        """Return the version that a new name begins above. With every place taken, those of deleted names are freed."""
+        there = await self.bucket.entries(what, kind, unreadable=_left_out)
+        if len(there) >= MOST:
+            spent = {key: one for key, one in there.items() if one[0].empty}
+            if len(there) - len(spent) >= MOST:
+                raise TooManyEntries(what)
+            highest = max(entry.version for entry, _ in spent.values())
+            await self.bucket.update(freed_key(what), NamesFreed, lambda freed: _above(freed, highest))
+            for key, (_, revision) in spent.items():
+                await self.bucket.forget(key, revision=revision)
+        freed, _ = await self.bucket.get(freed_key(what), NamesFreed)
+        return freed.version if freed is not None else 0

@@ -299,6 +299,7 @@ MESSAGES: Mapping[type[Message], st.SearchStrategy[Any]] = {
         took_s=AMOUNTS,
         answered_at=TIMES,
     ),
+    registry.NamesFreed: st.builds(registry.NamesFreed, version=ORDINALS),
     registry.ModelEntry: st.builds(
         registry.ModelEntry,
         role=TOKENS,

@@ -151,6 +151,32 @@ async def test_variants_share_a_roles_runs_and_have_their_own_figures(two: Syste
     assert (await two.http.delete(f"{two.gateway.url}/models/medium_ai")).status_code == 200
 
 
+async def test_an_entry_that_nobody_can_read_is_replaced_and_taken_away(two: System) -> None:
+    """A hand, or a later version, wrote it: it is left out, and writing or deleting it needs no hand again."""
+    url = f"{two.gateway.url}/models/medium_ai"
+    before = (await two.http.get(url)).json()
+    spoilt = b'{"role": "medium_ai", "version": "new"}'
+
+    async def spoil(key: str) -> None:
+        await two.client.jetstream().publish(f"$KV.registry.{key}", spoilt)
+
+    async def status(method: str, path: str, wanted: int) -> bool:
+        return (await two.http.request(method, f"{two.gateway.url}/{path}")).status_code == wanted
+
+    await spoil("model.medium_ai")
+    stale = await two.http.put(url, json=before, headers={"If-Match": '"1"'})
+    assert stale.status_code == 412
+    written = await two.http.put(url, json=before | {"model": "maker/anew"}, headers={"If-Match": '"file"'})
+    assert (written.status_code, written.json()["model"]) == (200, "maker/anew")
+    await eventually(lambda: _everywhere(two, "maker/anew"))
+    assert (await two.http.delete(url)).json()["now"] == "file"
+    await eventually(lambda: _everywhere(two, before["model"]))
+    for key, path in (("model.nobody_ai", "models/nobody_ai"), ("provider.nowhere", "providers/nowhere")):
+        await spoil(key)
+        await eventually(lambda: status("DELETE", path, 200))  # noqa: B023 - awaited in this round
+        assert await status("DELETE", path, 404)
+
+
 async def test_the_list_says_what_each_role_says(two: System) -> None:
     """One request is enough for versions, variants and those that stand in; the command line shows them."""
     await written(

@@ -28,7 +28,7 @@ from services.gateway.http.openapi import takes
 from services.gateway.http.templates import BY, SHOWN, expected, if_match, named
 from shared.contracts.registry import ModelEntry, ProviderEntry
 from shared.registry.following import LiveModels
-from shared.registry.models import BadModel, TooManyEntries, read_model, read_provider
+from shared.registry.models import MODELS, PROVIDERS, BadModel, TooManyEntries, read_model, read_provider
 from shared.registry.templates import VersionMismatch
 
 router = APIRouter(tags=["models"])
@@ -86,10 +86,11 @@ async def delete(request: Request, name: str) -> Response:
     """Take back what was written of a role: the configuration file's is back, or there is no such role any more."""
     gateway = gateway_of(request)
     live = _live(gateway)
-    _known_role(live, name)
-    entry = live.overlay.models.get(name)
-    if entry is None or entry.empty:
-        raise Refusal(409, f"role {name!r} is as the configuration file has it: change it there, or write over it")
+    if not live.leaves_out(MODELS, name):
+        _known_role(live, name)
+        entry = live.overlay.models.get(name)
+        if entry is None or entry.empty:
+            raise Refusal(409, f"role {name!r} is as the configuration file has it: change it there, or write over it")
     in_file = name in live.file.ai_models
     if not in_file:
         users = sorted(role for role, others in live.configuration.model_fallbacks.items() if name in others)
@@ -173,10 +174,12 @@ async def delete_provider(request: Request, name: str) -> Response:
     """Take back what was written of a provider: the configuration file's is back, or there is none of this name."""
     gateway = gateway_of(request)
     live = _live(gateway)
-    _known_provider(live, name)
-    entry = live.overlay.providers.get(name)
-    if entry is None or entry.empty:
-        raise Refusal(409, f"provider {name!r} is as the configuration file has it: change it there, or write over it")
+    if not live.leaves_out(PROVIDERS, name):
+        _known_provider(live, name)
+        entry = live.overlay.providers.get(name)
+        if entry is None or entry.empty:
+            said = f"provider {name!r} is as the configuration file has it: change it there, or write over it"
+            raise Refusal(409, said)
     in_file = name in live.file.providers
     users = sorted(
         role
