@@ -97,8 +97,8 @@ class LiveModels:
         unreadable: dict[str, Unreadable] = {}
         models = await self.bus.registry.every(MODELS, ModelEntry, unreadable=unreadable.__setitem__)
         providers = await self.bus.registry.every(PROVIDERS, ProviderEntry, unreadable=unreadable.__setitem__)
-        news = [_newer(self._models, key.partition(".")[2], entry) for key, entry in models.items()]
-        news += [_newer(self._providers, key.partition(".")[2], entry) for key, entry in providers.items()]
+        news = [_newer(self._models, key.partition(".")[2], entry, stored=True) for key, entry in models.items()]
+        news += [_newer(self._providers, key.partition(".")[2], entry, stored=True) for key, entry in providers.items()]
         news.append(await self._freed(self._models, MODELS, models.keys() | unreadable.keys()))
         news.append(await self._freed(self._providers, PROVIDERS, providers.keys() | unreadable.keys()))
         for key in unreadable.keys() - self._left_out:
@@ -142,9 +142,13 @@ class LiveModels:
             self.changed(self._now)
 
 
-def _newer(there: dict[str, E], name: str, entry: E) -> bool:
+def _newer(there: dict[str, E], name: str, entry: E, *, stored: bool = False) -> bool:
+    """Take an entry in unless a later version is known; what is stored also over what was heard of the same version and
+    then refused, because another was first."""
     known = there.get(name)
-    if known is not None and known.version >= entry.version:
+    if known is not None and (known.version > entry.version or (known.version == entry.version and not stored)):
+        return False
+    if known == entry:
         return False
     there[name] = entry
     return True

@@ -82,6 +82,21 @@ async def test_deleted_names_make_room_for_new_ones(ground: Ground, monkeypatch:
         await put(f"{ground.tenant}_more", "maker/more")
 
 
+async def test_a_write_that_was_refused_is_heard_and_not_believed_for_long(ground: Ground) -> None:
+    """Of two gateways that write the same version the bucket takes one; whoever heard the other finds out."""
+    bus, role = ground.buses[0], f"{ground.tenant}_ai"
+    live = await following(ground)
+    kept = await ModelBook(bus.registry).write_model(role, {"document": DOCUMENT}, expected=0, by="test")
+    live.take(kept.model_copy(update={"version": kept.version + 1, "document": DOCUMENT | {"model": "maker/refused"}}))
+    assert _plays(live, role, "maker/refused")
+    second = kept.model_copy(update={"version": kept.version + 1, "document": DOCUMENT | {"model": "maker/taken"}})
+    _, revision = await bus.registry.get(f"{MODELS}.{role}", ModelEntry)
+    assert await bus.registry.put(f"{MODELS}.{role}", second, revision) is not None
+    await live.reconnected()
+    await eventually(lambda: _plays(live, role, "maker/taken"), within_s=3)
+    await live.stop()
+
+
 async def _deaf(self: LiveModels, msg: Msg) -> None:
     """Hear nothing."""
 
