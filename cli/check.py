@@ -11,7 +11,6 @@ from client import RequestFailed, Segue
 ALL = "all"
 CHAT = "chat"
 """Checked like the others; chosen alone on a terminal, it is a person who talks."""
-NAMES = (ALL, *(mode.name for mode in MODES))
 
 
 def check(client: Segue, mode: str, console: Console, modes: Sequence[Mode] = MODES) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 LENGTH = struct.Struct("!I")
-FIRST_DESCRIPTOR = 3
 
 
 @dataclass(frozen=True, slots=True)

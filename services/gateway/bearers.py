@@ -50,7 +50,6 @@ class KeySet:
 
     source: str
     algorithms: tuple[str, ...]
-    fetches: int = 0
     _keys: dict[str, _Key] = field(default_factory=dict)
     _fetched_at: float = -1e9
     _tried_at: float = -1e9
@@ -76,7 +75,6 @@ class KeySet:
         return self._keys.get(kid)
 
     async def _fetch(self) -> None:
-        self.fetches += 1
         try:
             self._keys = _read(json.loads(await self._document()), self.algorithms)
             self._fetched_at = time.monotonic()

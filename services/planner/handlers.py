@@ -155,7 +155,7 @@ class Planner:
             )
         if command.plan_only:
             return await self._plan_by_model(run, request, command.history, command.spent, plan_only=True)
-        acknowledged = asyncio.create_task(self._acknowledge(run, request, command.history))
+        acknowledged = asyncio.create_task(self._acknowledge(run, request))
         planned = await self._plan_by_model(run, request, command.history, command.spent)
         await acknowledged
         return planned
@@ -184,7 +184,7 @@ class Planner:
         fault = Fault(type="logical", code=code, status=status, message=str(Invalid(problems)))
         await self.bus.log.send(subjects.finish(run), FinishRun(run=run, outcome="denied", fault=fault))
 
-    async def _acknowledge(self, run: Run, request: ChatRequest, history: tuple[ChatMessage, ...]) -> None:
+    async def _acknowledge(self, run: Run, request: ChatRequest) -> None:
         """Have the caller told that work has begun. Nobody waits for it: whoever listens hears it from the log."""
         system = ChatMessage(role="system", content=self.flow.acknowledge_prompt)
         call = ExecuteCall(
