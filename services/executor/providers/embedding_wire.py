@@ -8,11 +8,10 @@ import binascii
 from array import array
 from typing import Any
 
-from pydantic_core import from_json
-
 from services.executor.providers import Answered, Asked, Failed
-from services.executor.providers.amounts import shown, word
+from services.executor.providers.amounts import word
 from services.executor.providers.failures import read_fault
+from services.executor.providers.objects import read_object
 from services.executor.providers.openai_wire import usage_of
 from services.executor.taxonomy import MALFORMED
 
@@ -26,12 +25,9 @@ def embedding_fields(asked: Asked, model: str) -> dict[str, Any]:
 
 def read_embeddings(data: bytes, count: int, now_s: float) -> Answered | Failed:
     """Return what a 200 says: as many vectors as were asked for, in their order."""
-    try:
-        body = from_json(data)
-    except ValueError as error:
-        return Failed(MALFORMED, f"the answer is not JSON: {error}", 200, cost_usd=None)
-    if not isinstance(body, dict):
-        return Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200, cost_usd=None)
+    body = read_object(data)
+    if isinstance(body, Failed):
+        return body
     usage, cost = usage_of(body.get("usage"))
     if body.get("error"):
         return read_fault(200, body["error"], now_s, usage=usage, cost_usd=cost)

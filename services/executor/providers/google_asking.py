@@ -6,8 +6,9 @@ Source: Google "Generate content", "Function calling" (Gemini API, v1beta).
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
+from services.executor.providers.objects import object_in
 from shared.contracts.conversation import Parameters
 from shared.contracts.message import ChatMessage, ToolCall
 
@@ -60,14 +61,14 @@ def result_part(message: ChatMessage, text: str, before: Sequence[ChatMessage]) 
         (one.name for other in before for one in other.tool_calls or () if one.id == message.tool_call_id),
         message.name or "function",
     )
-    found = _object(text)
+    found = object_in(text)
     return {"functionResponse": {"name": name, "response": found if found is not None else {"result": text}}}
 
 
 def call_parts(message: ChatMessage) -> list[dict[str, Any]]:
     """Return the parts that a message's own calls are."""
     return [
-        {"functionCall": {"name": one.name, "args": _object(one.arguments) or {}}} for one in message.tool_calls or ()
+        {"functionCall": {"name": one.name, "args": object_in(one.arguments) or {}}} for one in message.tool_calls or ()
     ]
 
 
@@ -79,11 +80,3 @@ def called(part: Mapping[str, Any], place: int) -> ToolCall | None:
     arguments = to_json(found.get("args") or {}).decode()[:MOST_ARGUMENTS]
     given = found.get("id")
     return ToolCall(id=given if isinstance(given, str) else f"call_{place}", name=found["name"], arguments=arguments)
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        found = from_json(text)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None

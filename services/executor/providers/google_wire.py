@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic_core import from_json
-
 from services.executor.providers import Answered, Asked, Failed, Media
 from services.executor.providers.amounts import MOST_TOKENS, amount, shown, word
 from services.executor.providers.failures import read_fault
 from services.executor.providers.google_asking import call_parts, called, functions, generation, result_part
+from services.executor.providers.objects import object_in, read_object
 from services.executor.providers.openai_wire import conclude, trimmed
 from services.executor.taxonomy import CUT, EMPTY, MALFORMED, PROVIDER_ERROR, SAFETY, Verdict
 from shared.contracts.message import ChatMessage, ToolCall, Usage
@@ -165,15 +164,9 @@ class ContentReader:
 
     def take(self, event: bytes, now_s: float) -> str:
         """Return the text that a piece brings."""
-        try:
-            body = from_json(event)
-        except ValueError as error:
-            self._fail(Failed(MALFORMED, f"the answer is not JSON: {error}", 200, cost_usd=None))
-            return ""
-        if isinstance(body, list) and len(body) == 1:
-            body = body[0]
-        if not isinstance(body, dict):
-            self._fail(Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200, cost_usd=None))
+        body = read_object(event, in_list=True)
+        if isinstance(body, Failed):
+            self._fail(body)
             return ""
         if isinstance(body.get("usageMetadata"), dict):
             self._usage, self._counted = usage_of(body["usageMetadata"]), True
@@ -260,7 +253,7 @@ class ContentReader:
 
 def read_predictions(data: bytes, now_s: float) -> Answered | Failed:
     """Return what a 200 of Imagen's `predict` says."""
-    body = _object(data)
+    body = object_in(data)
     if body is None:
         return Failed(MALFORMED, f"the answer is not a JSON object: {shown(data)}", 200, cost_usd=None)
     if body.get("error"):
@@ -283,7 +276,7 @@ def read_predictions(data: bytes, now_s: float) -> Answered | Failed:
 
 def read_operation_name(data: bytes) -> str | Failed:
     """Return what the operation is called that `predictLongRunning` began."""
-    body = _object(data)
+    body = object_in(data)
     name = word((body or {}).get("name"))
     if name is None or _OPERATION.fullmatch(name) is None or ".." in name:
         return Failed(MALFORMED, f"the answer names no operation: {shown(data)}", 200, cost_usd=None)
@@ -292,7 +285,7 @@ def read_operation_name(data: bytes) -> str | Failed:
 
 def read_operation(data: bytes, now_s: float) -> str | Media | Failed | None:
     """Return an operation's video, or the address that it is at; None while it is not done."""
-    body = _object(data)
+    body = object_in(data)
     if body is None:
         return Failed(MALFORMED, f"the operation is not a JSON object: {shown(data)}", 200, cost_usd=None)
     if body.get("done") is not True:
@@ -346,14 +339,6 @@ def media_of(encoded: object, media_type: object) -> Media | None:
         return Media(base64.b64decode(encoded, validate=True), word(media_type) or "image/png")
     except (binascii.Error, ValueError):
         return None
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    try:
-        body = from_json(data)
-    except ValueError:
-        return None
-    return body if isinstance(body, dict) else None
 
 
 def _list(found: object) -> Iterable[dict[str, Any]]:

@@ -12,10 +12,10 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import httpx
-from pydantic_core import from_json
 
 from services.executor.providers import Failed
 from services.executor.providers.amounts import MOST_TOKENS, MOST_USD, amount, shown, word
+from services.executor.providers.objects import object_in
 from services.executor.providers.tags import key_of
 from services.executor.providers.wire import Reply, Wire
 from shared.config.providers import OPENROUTER, Route
@@ -105,7 +105,7 @@ def _url(inquiry: Inquiry, route: Route) -> httpx.URL:
 
 def read_generation(reply: Reply) -> Found | NotYet:
     """Return what OpenRouter says of one request: its figures come a while after its end, until then it is a 404."""
-    data = _object(reply.data).get("data")
+    data = (object_in(reply.data) or {}).get("data")
     if reply.status != 200 or not isinstance(data, dict):
         return NotYet(f"the provider answered {reply.status}: {shown(reply.data)}")
     return _found([data])
@@ -116,7 +116,7 @@ def read_tagged(reply: Reply, started_at: datetime | None) -> Found | NeverArriv
 
     One that was started again since, or has let go of what is old, cannot say that something never came.
     """
-    body = _object(reply.data)
+    body = object_in(reply.data) or {}
     data = body.get("data")
     if reply.status != 200 or not isinstance(data, list):
         return NotYet(f"the simulator answered {reply.status}: {shown(reply.data)}")
@@ -149,11 +149,3 @@ def _found(requests: list[dict[str, Any]]) -> Found:
 
 def _tokens(one: dict[str, Any], kind: str) -> int:
     return int(amount(one.get(f"native_tokens_{kind}"), MOST_TOKENS) or 0)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        body = from_json(data)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}

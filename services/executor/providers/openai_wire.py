@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from services.executor.providers import Answered, Asked, Failed
 from services.executor.providers.amounts import MOST_TOKENS, MOST_USD, amount, shown, word
 from services.executor.providers.failures import read_fault
+from services.executor.providers.objects import object_in, read_object
 from services.executor.taxonomy import CUT, EMPTY, MALFORMED, NOTHING_SAID, PROVIDER_ERROR, REFUSAL, SAFETY, Verdict
 from shared.contracts.conversation import Parameters
 from shared.contracts.message import ChatMessage, ToolCall, Usage
@@ -101,12 +102,9 @@ def trimmed(messages: Sequence[ChatMessage], trims: int) -> Sequence[ChatMessage
 
 def read_completion(data: bytes, now_s: float) -> Answered | Failed:
     """Return what a 200 that is not a stream says: errors come inside those too."""
-    try:
-        body = from_json(data)
-    except ValueError as error:
-        return Failed(MALFORMED, f"the answer is not JSON: {error}", 200, cost_usd=None)
-    if not isinstance(body, dict):
-        return Failed(MALFORMED, f"the answer is JSON, but not an object: {shown(body)}", 200, cost_usd=None)
+    body = read_object(data)
+    if isinstance(body, Failed):
+        return body
     usage, cost = usage_of(body.get("usage"))
     choice = _first(body.get("choices"))
     fault = body.get("error") or choice.get("error")
@@ -181,11 +179,8 @@ class StreamReader:
         if event == DONE:
             self.done = True
             return ""
-        try:
-            body = from_json(event)
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
+        body = object_in(event)
+        if body is None:
             said = f"an event of the stream is not a JSON object: {shown(event)}"
             self._fail(Failed(MALFORMED, said, 200, cost_usd=None))
             return ""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from services.executor.providers import Answered, Asked, Failed, Media, OnDelta, Pending, Submitted, in_trouble
 from services.executor.providers.amounts import MOST_USD, amount, shown, word
@@ -16,6 +16,7 @@ from services.executor.providers.downloads import downloaded
 from services.executor.providers.failures import read_failure, read_fault
 from services.executor.providers.google import POLL_S, POLL_SIMULATED_S, made_video
 from services.executor.providers.google_wire import media_of, prompt_of
+from services.executor.providers.objects import object_in
 from services.executor.providers.openai_wire import usage_of
 from services.executor.providers.tags import key_of, tags, without_key
 from services.executor.providers.wire import MAX_BODY_BYTES, MAX_MEDIA_BYTES, Reply, Wire, out_of_time
@@ -60,7 +61,7 @@ class OpenRouterMedia:
             return out_of_time(budget_s)
         if isinstance(reply, Failed):
             return without_key(reply, route)
-        body = _object(reply.data)
+        body = object_in(reply.data) or {}
         name = word(body.get("id"))
         if body.get("error"):
             return without_key(read_fault(200, body["error"], self.now_s()), route)
@@ -84,7 +85,7 @@ class OpenRouterMedia:
         await self.wire.close()
 
     async def _images(self, data: bytes, route: Route) -> Answered | Failed:
-        body = _object(data)
+        body = object_in(data) or {}
         usage, cost = usage_of(body.get("usage"))
         if body.get("error"):
             return read_fault(200, body["error"], self.now_s(), usage=usage, cost_usd=cost)
@@ -108,7 +109,7 @@ class OpenRouterMedia:
         return Answered("", "stop", word(body.get("model")), usage, cost, media=tuple(made))
 
     async def _video(self, data: bytes, asked: Asked, route: Route) -> Pending | Answered | Failed:
-        body = _object(data)
+        body = object_in(data) or {}
         used = body.get("usage")
         cost = amount(used.get("cost"), MOST_USD) if isinstance(used, dict) else None
         match body.get("status"):
@@ -155,11 +156,3 @@ class OpenRouterMedia:
 def _settings(asked: Asked, route: Route) -> dict[str, Any]:
     said = {**route.parameters.extra, **asked.call.settings}
     return {name: value for name, value in said.items() if name not in _OURS and value is not None}
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        body = from_json(data)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
