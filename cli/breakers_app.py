@@ -13,9 +13,8 @@ app = typer.Typer(help="Models that are left alone because they failed again and
 @app.command("ls")
 def list_breakers(as_json: AsJson = False, url: Url = None) -> None:
     """List models with failures in a row, and whether they are asked."""
-    from rich.table import Table
-
     from cli.main import talking
+    from cli.tables import plain
 
     with talking(url) as (client, console):
         found = client.get("/breakers")
@@ -25,9 +24,8 @@ def list_breakers(as_json: AsJson = False, url: Url = None) -> None:
         if not found["breakers"]:
             console.print("every model is asked", style="dim")
             return
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("provider", "model", "state", "failures", "until", "the latest"):
-            table.add_column(name, no_wrap=name in ("provider", "model", "state"))
+        columns = ("provider", "model", "state", "failures", "until", "the latest")
+        table = plain(*columns, whole=columns[:3])
         for one in found["breakers"]:
             table.add_row(
                 one["provider"], one["model"], one["state"], str(one["failures"]), one["until"] or "", one["reason"]

@@ -283,17 +283,15 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]], none: str) -> 
     import sys
 
     from rich.console import Console
-    from rich.table import Table
 
     from cli.main import WIDE
+    from cli.tables import plain
 
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
     if not rows:
         console.print(none, style="dim", markup=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column)
+    table = plain(*columns)
     for row in rows:
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     console.print(table)

@@ -20,18 +20,15 @@ OnTopOf = Annotated[str | None, typer.Option("--if-version", help="Only on top o
 @models.command("ls")
 def list_models(as_json: AsJson = False, url: Url = None) -> None:
     """List the roles with the models that play them."""
-    from rich.table import Table
-
     from cli.main import talking
+    from cli.tables import plain
 
     with talking(url) as (client, console):
         found = client.get("/models")
         if as_json:
             console.print_json(json.dumps(found))
             return
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("role", "provider", "model", "version", "stand in", ""):
-            table.add_column(name, no_wrap=name in ("role", "provider"))
+        table = plain("role", "provider", "model", "version", "stand in", "", whole=("role", "provider"))
         for one in found["models"]:
             table.add_row(
                 one["name"], one["provider"], one["model"], str(one["version"] or "file"),
@@ -87,9 +84,8 @@ def enable_model(name: Name, url: Url = None) -> None:
 @providers.command("ls")
 def list_providers(as_json: AsJson = False, url: Url = None) -> None:
     """List the servers beside the built-in providers."""
-    from rich.table import Table
-
     from cli.main import talking
+    from cli.tables import plain
 
     with talking(url) as (client, console):
         found = client.get("/providers")
@@ -99,9 +95,7 @@ def list_providers(as_json: AsJson = False, url: Url = None) -> None:
         if not found["providers"]:
             console.print("none but the built-in ones: openrouter, google_ai, openai_compatible", style="dim")
             return
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("provider", "protocol", "servers", "keys from", "roles", ""):
-            table.add_column(column, no_wrap=column == "provider")
+        table = plain("provider", "protocol", "servers", "keys from", "roles", "", whole=("provider",))
         for one in found["providers"]:
             disabled = f"disabled: {one['disabled']}" if one["disabled"] else ""
             table.add_row(

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from cli.tables import plain
 from client import Segue
 
 BAR = 20
@@ -28,9 +28,8 @@ def drawn(found: dict[str, Any]) -> RenderableType:
     if expected is None:
         return Text(found["note"] or "no plan", style="yellow")
     total = expected["seconds"] or 1.0
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("", "task", "model", "", "seconds", "tokens", "USD"):
-        table.add_column(name, justify="right" if name in ("seconds", "tokens", "USD") else "left", no_wrap=True)
+    columns = ("", "task", "model", "", "seconds", "tokens", "USD")
+    table = plain(*columns, whole=columns, right=columns[4:])
     for task in expected["tasks"]:
         critical = task["output"] in expected["critical_path"]
         before = round(BAR * task["starts_s"] / total)

@@ -26,26 +26,18 @@ def _given(variables: list[str] | None) -> dict[str, Any]:
     return {name: value_of(text) for name, text in pairs("--variable", variables or [])}
 
 
-def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    found = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        found.add_column(column)
-    return found
-
-
 @templates.command("ls")
 def list_templates(as_json: AsJson = False, url: Url = None) -> None:
     """List the templates with their parameters; those in brackets have a default."""
     from cli.main import talking
+    from cli.tables import plain
 
     with talking(url) as (client, console):
         found = client.get("/templates")
         if as_json:
             console.print_json(json.dumps(found))
             return
-        table = _table("template", "version", "steps", "parameters", "")
+        table = plain("template", "version", "steps", "parameters", "")
         for one in found["templates"]:
             asked = [p["name"] if p["required"] else f"\\[{p['name']}]" for p in one["parameters"]]
             table.add_row(
@@ -71,9 +63,10 @@ def show_template(
 def list_versions(name: Name, url: Url = None) -> None:
     """List what is kept of a template's versions."""
     from cli.main import talking
+    from cli.tables import plain
 
     with talking(url) as (client, console):
-        table = _table("version", "written", "")
+        table = plain("version", "written", "")
         for one in client.get(f"/templates/{name}/versions")["versions"]:
             table.add_row(str(one["version"]), one["written_at"], "deleted" if one["deleted"] else "")
         console.print(table)
@@ -129,13 +122,14 @@ def run_template(name: Name, variable: Variables = None, as_json: AsJson = False
 def list_schedules(as_json: AsJson = False, url: Url = None) -> None:
     """List the schedules with what has become of them."""
     from cli.main import talking
+    from cli.tables import plain
 
     with talking(url) as (client, console):
         found = client.get("/schedules")
         if as_json:
             console.print_json(json.dumps(found))
             return
-        table = _table("schedule", "template", "when", "started", "skipped", "last run", "next", "")
+        table = plain("schedule", "template", "when", "started", "skipped", "last run", "next", "")
         for one in found["schedules"]:
             when = f"every {one['every']}" if one["every"] else f"{one['cron']} {one['timezone']}"
             said = "paused" if one["paused"] else one["problem"] or ""

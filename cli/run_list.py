@@ -8,6 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cli.tables import plain
+
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _STYLES: Final = {
     "completed": "green",
@@ -34,9 +36,8 @@ def moment(text: str | None) -> str | None:
 
 def table(runs: list[dict[str, Any]]) -> Table:
     """Return runs as a table."""
-    found = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("run", "state", "born", "took", "cost USD", ""):
-        found.add_column(name, justify="right" if name in ("took", "cost USD") else "left", no_wrap=True)
+    columns = ("run", "state", "born", "took", "cost USD", "")
+    found = plain(*columns, whole=columns, right=("took", "cost USD"))
     for run in runs:
         title = Text((run["title"] or "")[:TITLE_CHARS], overflow="ellipsis")
         for question in run["questions"]:
@@ -54,7 +55,7 @@ def table(runs: list[dict[str, Any]]) -> Table:
 
 def sums(answer: dict[str, Any], by: list[str]) -> Table:
     """Return sums of usage as a table with a total."""
-    found = Table(box=None, pad_edge=False, header_style="dim", show_footer=True)
+    found = plain(footed=True)
     total = answer["total"]
     for place, name in enumerate(by):
         found.add_column(name, footer="total" if place == 0 else "", no_wrap=True)

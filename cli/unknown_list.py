@@ -5,10 +5,12 @@ from typing import Any
 
 from rich.table import Table
 
+from cli.tables import plain
+
 
 def table(answer: dict[str, Any]) -> Table:
     """Return them as a table, with how many there are in all and what they can cost at the most."""
-    found = Table(box=None, pad_edge=False, header_style="dim", show_footer=True)
+    found = plain(footed=True)
     found.add_column("run", footer=f"{answer['total']} in all", no_wrap=True)
     for name in ("call", "attempt", "model", "outcome", "settled", "asked after"):
         found.add_column(name, no_wrap=True)
