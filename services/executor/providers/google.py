@@ -26,7 +26,7 @@ from services.executor.providers.google_wire import (
 )
 from services.executor.providers.refusals import refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
-from services.executor.providers.tags import key_of, tags, without_key
+from services.executor.providers.tags import head, key_of, without_key
 from services.executor.providers.wire import (
     MAX_BODY_BYTES,
     MAX_MEDIA_BYTES,
@@ -204,13 +204,7 @@ def _url(route: Route, method: str, query: str = "") -> httpx.URL:
 
 
 def _headers(asked: Asked, route: Route) -> dict[str, str]:
-    headers = {
-        "content-type": "application/json",
-        "accept": "application/json, text/event-stream",
-        "accept-encoding": "identity",
-        "user-agent": "segue",
-        **tags(asked, route),
-    }
+    headers = head(asked, route)
     if (key := key_of(route)) is not None:
         headers["x-goog-api-key"] = key
     return headers

@@ -16,7 +16,7 @@ import httpx
 from services.executor.providers import Failed
 from services.executor.providers.amounts import MOST_TOKENS, MOST_USD, amount, shown, word
 from services.executor.providers.objects import object_in
-from services.executor.providers.tags import key_of
+from services.executor.providers.tags import bearing
 from services.executor.providers.wire import Reply, Wire
 from shared.config.providers import OPENROUTER, Route
 from shared.contracts.message import Usage
@@ -78,9 +78,7 @@ class Generations:
 
     async def reconcile(self, inquiry: Inquiry, route: Route, *, budget_s: float) -> Found | NeverArrived | NotYet:
         """Ask about one attempt."""
-        headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "segue"}
-        if (key := key_of(route)) is not None:
-            headers["authorization"] = f"Bearer {key}"
+        headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "segue", **bearing(route)}
         try:
             async with asyncio.timeout(budget_s):
                 reply = await self.wire.exchange("GET", _url(inquiry, route), headers)

@@ -17,7 +17,7 @@ from services.executor.providers.failures import read_failure
 from services.executor.providers.openai_wire import StreamReader, read_completion, request_fields
 from services.executor.providers.refusals import of_the_schema, refused_parameter
 from services.executor.providers.sse import SseReader, TooLong
-from services.executor.providers.tags import key_of, tags, without_key
+from services.executor.providers.tags import bearing, head, without_key
 from services.executor.providers.wire import (
     MAX_MEDIA_BYTES,
     STREAM_SILENCE_S,
@@ -166,13 +166,4 @@ async def _read_off(incoming: AsyncIterator[bytes]) -> None:
 
 
 def _headers(asked: Asked, route: Route) -> dict[str, str]:
-    headers = {
-        "content-type": "application/json",
-        "accept": "application/json, text/event-stream",
-        "accept-encoding": "identity",
-        "user-agent": "segue",
-        **tags(asked, route),
-    }
-    if (key := key_of(route)) is not None:
-        headers["authorization"] = f"Bearer {key}"
-    return headers
+    return {**head(asked, route), **bearing(route)}

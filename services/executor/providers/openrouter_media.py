@@ -18,7 +18,7 @@ from services.executor.providers.google import POLL_S, POLL_SIMULATED_S, made_vi
 from services.executor.providers.google_wire import media_of, prompt_of
 from services.executor.providers.objects import object_in
 from services.executor.providers.openai_wire import usage_of
-from services.executor.providers.tags import key_of, tags, without_key
+from services.executor.providers.tags import bearing, head, without_key
 from services.executor.providers.wire import MAX_BODY_BYTES, MAX_MEDIA_BYTES, Reply, Wire, out_of_time
 from services.executor.taxonomy import EMPTY, MALFORMED, PROVIDER_ERROR, SAFETY
 from shared.config.providers import OPENROUTER, Route
@@ -120,8 +120,7 @@ class OpenRouterMedia:
                 address = urls[0] if isinstance(urls, list) and urls and isinstance(urls[0], str) else None
                 if address is None:
                     return Failed(EMPTY, "the job is completed and has no video", 200, cost_usd=cost)
-                key = {"authorization": f"Bearer {key_of(route)}"} if key_of(route) is not None else {}
-                found = await downloaded(address, route, self.wire, self.outward, key, fallback="video/mp4")
+                found = await downloaded(address, route, self.wire, self.outward, bearing(route), fallback="video/mp4")
                 if isinstance(found, Failed):
                     return in_trouble(without_key(found, route), POLL_S)
                 return replace(made_video(found, asked, route), cost_usd=cost)
@@ -137,15 +136,7 @@ class OpenRouterMedia:
     async def _send(
         self, method: str, path: str, asked: Asked, route: Route, body: bytes | None, limit: int = MAX_BODY_BYTES
     ) -> Reply | Failed:
-        headers = {
-            "content-type": "application/json",
-            "accept": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": "segue",
-            **tags(asked, route),
-        }
-        if (key := key_of(route)) is not None:
-            headers["authorization"] = f"Bearer {key}"
+        headers = {**head(asked, route, accept="application/json"), **bearing(route)}
         url = httpx.URL(f"{route.base_url.rstrip('/')}/{path}")
         reply = await self.wire.exchange(method, url, headers, body, limit=limit)
         if isinstance(reply, Failed) or reply.status in (200, 201, 202):

@@ -15,6 +15,22 @@ def key_of(route: Route) -> str | None:
     return route.api_key.get_secret_value() if route.api_key is not None else None
 
 
+def head(asked: Asked, route: Route, *, accept: str = "application/json, text/event-stream") -> dict[str, str]:
+    """Return what every request with a JSON body says of itself, but for its key."""
+    return {
+        "content-type": "application/json",
+        "accept": accept,
+        "accept-encoding": "identity",
+        "user-agent": "segue",
+        **tags(asked, route),
+    }
+
+
+def bearing(route: Route) -> dict[str, str]:
+    """Return the header with a route's key, as OpenAI's API has it."""
+    return {"authorization": f"Bearer {key}"} if (key := key_of(route)) is not None else {}
+
+
 def tags(asked: Asked, route: Route) -> dict[str, str]:
     """Return what tells a simulator which attempt this is; a real provider learns nothing about runs."""
     if not route.simulated:
