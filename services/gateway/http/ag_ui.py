@@ -21,7 +21,7 @@ from services.gateway.http.identity import identity_by
 from services.gateway.http.models import ChatBody, Failure
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
-from services.gateway.http.sse import Gone, Wire, watch_caller
+from services.gateway.http.sse import Gone, Wire, watching
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.texts import Said
 from services.gateway.waiting import Stopping
@@ -72,11 +72,8 @@ class Answering(Response):
                     past = await gateway.runs.past(self._birth)
                     if past == Past():
                         await gateway.runs.bear(self._birth)
-                    watching = asyncio.create_task(watch_caller(receive, wire, there.ear))
-                    try:
+                    async with watching(receive, wire, there.ear):
                         await self._tell(wire, there, past)
-                    finally:
-                        watching.cancel()
         except Stopping as error:
             if not wire.begun:
                 raise

@@ -5,7 +5,6 @@ that it has (`Last-Event-ID`, as browsers do) and gets what follows, each once. 
 is something to read, so a slow reader loses nothing, holds nothing back, and slows nobody.
 """
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,7 +18,7 @@ from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure
-from services.gateway.http.sse import Gone, Wire, event, watch_caller
+from services.gateway.http.sse import Gone, Wire, event, watching
 from services.gateway.pages import Fact
 from services.gateway.texts import Said, fields_of
 from services.gateway.waiting import Stopping
@@ -95,20 +94,17 @@ class Followed(Response):
             async with (
                 gateway.waiting.place(self._tenant),
                 following(gateway.pages, self._tenant, self._run_id, after=self._after, tokens=self._tokens) as there,
+                watching(receive, wire, there.ear),
             ):
-                watching = asyncio.create_task(watch_caller(receive, wire, there.ear))
-                try:
-                    with bound(run_id=self._run_id):
-                        await wire.begin(replayed=False)
-                        await wire.write(b"retry: 1000\n\n")
-                        async for batch in there.batches():
-                            if batch:
-                                await wire.write(b"".join(_written(one) for one in batch))
-                            else:
-                                await wire.still_there()
-                        await wire.end()
-                finally:
-                    watching.cancel()
+                with bound(run_id=self._run_id):
+                    await wire.begin(replayed=False)
+                    await wire.write(b"retry: 1000\n\n")
+                    async for batch in there.batches():
+                        if batch:
+                            await wire.write(b"".join(_written(one) for one in batch))
+                        else:
+                            await wire.still_there()
+                    await wire.end()
         except (Stopping, BusError):
             if not wire.begun:
                 raise

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,11 +124,8 @@ class Events(Response):
                     past = await gateway.runs.past(self._birth)
                     if past.accepted is None and past.ended is None:
                         await gateway.runs.bear(self._birth)
-                    watch = asyncio.create_task(watch_caller(receive, wire, ear))
-                    try:
+                    async with watching(receive, wire, ear):
                         await self._tell(wire, ear, past)
-                    finally:
-                        watch.cancel()
         except Stopping as error:
             if not wire.begun:
                 raise
@@ -247,8 +245,17 @@ class _Telling:
                 await self._settled(settled)
 
 
-async def watch_caller(receive: Receive, wire: Wire, ear: Ear) -> None:
-    """Notice that the caller has gone."""
+@asynccontextmanager
+async def watching(receive: Receive, wire: Wire, ear: Ear) -> AsyncIterator[None]:
+    """Notice meanwhile that the caller has gone."""
+    watch = asyncio.create_task(_watch(receive, wire, ear))
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+async def _watch(receive: Receive, wire: Wire, ear: Ear) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     wire.gone.set()

@@ -18,7 +18,7 @@ from services.gateway.births import Birth
 from services.gateway.gateway import Gateway
 from services.gateway.http.errors import said_of
 from services.gateway.http.openai.failures import Failing, of_detail
-from services.gateway.http.sse import ACKNOWLEDGE, Gone, Wire, watch_caller
+from services.gateway.http.sse import ACKNOWLEDGE, Gone, Wire, watching
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.texts import Said, Texts
 from services.gateway.waiting import Stopping
@@ -143,11 +143,8 @@ class Following(Response):
             async with gateway.waiting.place(run.tenant), gateway.bus.hearing.listen(*spoken, hints=hints) as ear:
                 with bound(run_id=run.run_id):
                     past = await self._born()
-                    watch = asyncio.create_task(watch_caller(receive, wire, ear))
-                    try:
+                    async with watching(receive, wire, ear):
                         await self._tell(wire, ear, past)
-                    finally:
-                        watch.cancel()
         except Stopping as error:
             if not wire.begun:
                 raise
