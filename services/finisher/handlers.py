@@ -79,8 +79,7 @@ class Finisher:
         run = settled.run
         with bound(run_id=run.run_id, tenant=run.tenant):
             point("finisher.taken")
-            if delivery.delivered > 1 and (ended := await self._ended(run)) is not None:
-                await self._tidy(run, ended)
+            if delivery.delivered > 1 and await self._over(run):
                 return Done()
             accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
             point("finisher.read")
@@ -93,8 +92,7 @@ class Finisher:
         run = command.run
         with bound(run_id=run.run_id, tenant=run.tenant):
             point("finisher.taken")
-            if delivery.delivered > 1 and (ended := await self._ended(run)) is not None:
-                await self._tidy(run, ended)
+            if delivery.delivered > 1 and await self._over(run):
                 return Done()
             story = await read_story(self.bus, run)
             point("finisher.read")
@@ -125,8 +123,7 @@ class Finisher:
             return Done()
         with bound(run_id=run.run_id, tenant=run.tenant):
             point("finisher.taken")
-            if (ended := await self._ended(run)) is not None:
-                await self._tidy(run, ended)
+            if await self._over(run):
                 return Done()
             story = await read_story(self.bus, run)
             await complete(self.bus, run, story, ())
@@ -168,8 +165,7 @@ class Finisher:
         run = (await self._decoded(delivery, DeadlinePassed)).run
         with bound(run_id=run.run_id, tenant=run.tenant):
             point("finisher.taken")
-            if (ended := await self._ended(run)) is not None:
-                await self._tidy(run, ended)
+            if await self._over(run):
                 return Done()
             story = await read_story(self.bus, run)
             await complete(self.bus, run, story, ())
@@ -187,9 +183,6 @@ class Finisher:
             if kind is not FinishRun:  # what ends runs cannot be answered with itself
                 await end_run_of(self.bus, body, str(error), outcome="denied")
             raise Poison(str(error)) from error
-
-    async def _ended(self, run: Run) -> RunEnded | None:
-        return await self.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
 
     async def _of_workflow(self, run: Run, story: Story, command: FinishRun) -> RunEnded:
         """Put a workflow's end together; an orchestrated one is presented, or its failure explained, by a model."""
@@ -305,14 +298,18 @@ class Finisher:
         if timers:
             await self.bus.jetstream.purge(FINISHES, subjects.task_timer(run.run_id, "*"))
 
-    async def _tidy(self, run: Run, ended: RunEnded) -> None:
-        """Do again what whoever ended the run may not have come to."""
+    async def _over(self, run: Run) -> bool:
+        """Whether a run has ended; what whoever ended it may not have come to is then done again."""
+        ended = await self.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
+        if ended is None:
+            return False
         accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
         await self._write_turn(run, ended, accepted)
         await call_back(self.bus, accepted, self.now(), again=True)
         await self.bus.log.take_timer_back(run.run_id)
         await self._leave_runs(run)
         await self._leave_place(run, timers=True)
+        return True
 
     async def _write_turn(self, run: Run, ended: RunEnded, accepted: RunAccepted | None) -> None:
         if run.session_id is None or accepted is None or not isinstance(accepted.request, ChatRequest):
