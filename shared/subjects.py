@@ -299,3 +299,16 @@ def working(claim: str) -> str:
 def claim_of(subject: str) -> str:
     """Return the claim of a subject made by `working`."""
     return subject.split(".", 2)[2]
+
+
+# Keys in buckets
+
+
+def run_key(tenant: str, run_id: str) -> str:
+    """Of the planner's record of a run in `runs`."""
+    return f"{tenant}.{run_id}"
+
+
+def session_key(tenant: str, session_id: str) -> str:
+    """Of a conversation in `sessions`."""
+    return f"{tenant}.{session_id}"

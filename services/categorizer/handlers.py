@@ -100,7 +100,7 @@ class Categorizer:
             return before(request.conversation)
         if run.session_id is None or request.new_session:
             return ()
-        session, _ = await self.bus.sessions.get(f"{run.tenant}.{run.session_id}", Session)
+        session, _ = await self.bus.sessions.get(subjects.session_key(run.tenant, run.session_id), Session)
         return history_of(session)
 
     async def _categorize(self, run: Run, request: ChatRequest, history: tuple[ChatMessage, ...]) -> RunCategorized:

@@ -149,7 +149,7 @@ class Finisher:
         """Return how far a run's workflow came, by the planner's record of it; None for a run without one."""
         if story.planned is None or story.planned.workflow is None:
             return None
-        progress, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+        progress, _ = await self.bus.runs.get(subjects.run_key(run.tenant, run.run_id), Progress)
         there = progress or Progress()
         return await self._through(run, story, there.states, there.fans)
 
@@ -241,7 +241,7 @@ class Finisher:
         """Return what a run waited for that no executor could do: a person, or a place among the running workflows."""
         if through is None:
             return None
-        progress, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+        progress, _ = await self.bus.runs.get(subjects.run_key(run.tenant, run.run_id), Progress)
         if progress is None:
             return "a place among the running workflows (orchestration.maxConcurrentWorkflows)"
         if progress.held:
@@ -294,7 +294,7 @@ class Finisher:
 
     async def _leave_place(self, run: Run, *, timers: bool) -> None:
         """Give a workflow's place to another, and forget its tasks' times."""
-        await self.bus.runs.forget(f"{run.tenant}.{run.run_id}")
+        await self.bus.runs.forget(subjects.run_key(run.tenant, run.run_id))
         if timers:
             await self.bus.jetstream.purge(FINISHES, subjects.task_timer(run.run_id, "*"))
 
@@ -318,7 +318,7 @@ class Finisher:
         if turn is None and accepted.request.new_session:
             return
         await self.bus.sessions.update(
-            f"{run.tenant}.{run.session_id}",
+            subjects.session_key(run.tenant, run.session_id),
             Session,
             lambda session: assembly.with_turn(session, turn, run.run_id),
             fresh=accepted.request.new_session,

@@ -86,7 +86,7 @@ async def read_chronicle(bus: Bus, tenant: str, run_id: str) -> Chronicle | None
             case ["hold", _]:
                 found.holds.append(await decode(stored, RunHeld))
     if found.planned is not None and found.ended is None:
-        found.progress, _ = await bus.runs.get(f"{tenant}.{run_id}", Progress)
+        found.progress, _ = await bus.runs.get(subjects.run_key(tenant, run_id), Progress)
     if found.accepted.callback is not None:
         for subject in (subjects.callback(tenant, run_id), subjects.callback_wait(tenant, run_id)):
             if (kept := await bus.jetstream.last(FINISHES, subject)) is not None:

@@ -80,6 +80,7 @@ class Runner:
 
         Raises `RecordLost`; with `begin` the record is made, and `QueueFull` raised when there is no place for it.
         """
+        record = subjects.run_key(run.tenant, run.run_id)
         told = answers if answers is not None else {}
         values = Values()
         bounds = self.dispatch.cast.bounds
@@ -99,7 +100,7 @@ class Runner:
 
         while True:
             try:
-                progress = await self.bus.runs.update(_key(run), Progress, step, fresh=begin)
+                progress = await self.bus.runs.update(record, Progress, step, fresh=begin)
                 break
             except Missing as missing:
                 values[missing.name] = await self.dispatch.output(run, known, changed, missing.name, told)
@@ -109,7 +110,7 @@ class Runner:
         assert progress is not None
         point("planner.recorded")
         if begin and await self.bus.log.exists(subjects.events(run.tenant, run.run_id).ended):
-            await self.bus.runs.forget(_key(run))  # it ended before it had a place: the place is another's
+            await self.bus.runs.forget(record)  # it ended before it had a place: the place is another's
             return
         if advance.is_over(graph, progress, bounds):
             await self._finish(run, known, progress)
@@ -208,10 +209,6 @@ def _rebuilding(_: Graph, there: Progress) -> Progress:
 
 def _unchanged(_: Graph, there: Progress) -> Progress:
     return there
-
-
-def _key(run: Run) -> str:
-    return f"{run.tenant}.{run.run_id}"
 
 
 def _complete(graph: Graph, progress: Progress) -> bool:

@@ -97,7 +97,7 @@ class Steering:
 
         async def go_on(known: Known) -> None:
             place = located(known.graph, task)
-            there, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+            there, _ = await self.bus.runs.get(subjects.run_key(run.tenant, run.run_id), Progress)
             if place is None or there is None:
                 return
             node = place.node
@@ -127,7 +127,7 @@ class Steering:
         point("planner.control.taken")
 
         async def go_on(known: Known) -> None:
-            there, _ = await self.bus.runs.get(f"{run.tenant}.{run.run_id}", Progress)
+            there, _ = await self.bus.runs.get(subjects.run_key(run.tenant, run.run_id), Progress)
             if there is None:
                 raise RecordLost
             if command.verb in (Verb.PAUSE, Verb.RESUME):

@@ -9,6 +9,7 @@ from services.gateway.http.answering import show
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure, SessionAnswer, SessionDeleted, SessionMessage
+from shared import subjects
 from shared.contracts.events import Session, Turn
 from shared.contracts.ids import is_token
 from shared.contracts.message import ChatMessage
@@ -47,7 +48,7 @@ async def forget(request: Request, session_id: str) -> Response:
 def _key(request: Request, session_id: str) -> str:
     if not is_token(session_id):
         raise _unknown(session_id)
-    return f"{who(request).tenant}.{session_id}"
+    return subjects.session_key(who(request).tenant, session_id)
 
 
 def _unknown(session_id: str) -> Refusal:
