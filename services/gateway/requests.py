@@ -11,16 +11,17 @@ from services.gateway.births import Birth, Identity
 from services.gateway.chronicle import read_chronicle
 from services.gateway.gateway import Gateway
 from services.gateway.http.callbacks import callback_of
+from services.gateway.http.chat import birth_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import LONGEST_KEY
 from services.gateway.http.run_models import Wanted
 from services.gateway.http.run_view import state_of, waits_for, waits_until
 from services.gateway.http.runs import fits
-from services.gateway.http.templates import catalogue_with, known
+from services.gateway.http.templates import catalogue_with, filled_by, known
 from services.gateway.principal import Principal
 from shared import subjects
 from shared.contracts.answer import answer_of, piece_of
-from shared.contracts.commands import ChatRequest, ControlRun, DeadlinePassed
+from shared.contracts.commands import ControlRun, DeadlinePassed
 from shared.contracts.door import (
     AskChat,
     AskControl,
@@ -33,12 +34,11 @@ from shared.contracts.door import (
     Steered,
 )
 from shared.contracts.events import RunEnded
-from shared.contracts.ids import TenantId, Verb, is_token, new_run_id, new_session_id, run_id_of_key
+from shared.contracts.ids import TenantId, Verb, is_token, new_run_id, run_id_of_key
 from shared.contracts.message import Part, Run
 from shared.contracts.workflow import Workflow
-from shared.registry.filling import filled
 from shared.topology import FINISHES
-from shared.workflows.problems import roles_of, templates_in
+from shared.workflows.problems import roles_of
 from shared.workflows.validation import Invalid, Problem, validate
 
 KINDS: Final = frozenset({"chat", "workflow", "template", "control", "read"})
@@ -104,25 +104,7 @@ def _identity(principal: Principal, headers: Mapping[str, str]) -> Identity:
 
 
 async def _chat(gateway: Gateway, principal: Principal, asked: AskChat, headers: Mapping[str, str]) -> Begun:
-    tenant, identity = principal.tenant, _identity(principal, headers)
-    session_id = asked.session_id
-    if session_id is None:
-        session_id = births.session_of(identity.run_id) if identity.keyed else new_session_id()
-    birth = births.of_chat(
-        identity,
-        ChatRequest(
-            message=asked.message,
-            images=asked.images,
-            context_tokens=asked.context_tokens,
-            new_session=asked.session_id is None,
-        ),
-        session_id=session_id,
-        priority=asked.priority,
-        now=datetime.now(UTC),
-        timeout_s=asked.timeout_s or gateway.listings.timeout_s,
-        callback=callback_of(gateway, tenant, asked.callback_url),
-    )
-    return await _begun(gateway, birth)
+    return await _begun(gateway, birth_of(_identity(principal, headers), asked, gateway))
 
 
 async def _workflow(gateway: Gateway, principal: Principal, asked: AskWorkflow, headers: Mapping[str, str]) -> Begun:
@@ -136,10 +118,8 @@ async def _workflow(gateway: Gateway, principal: Principal, asked: AskWorkflow, 
 async def _template(
     gateway: Gateway, principal: Principal, name: str, asked: AskTemplate, headers: Mapping[str, str]
 ) -> Begun:
-    tenant = principal.tenant
-    offered = await known(gateway, tenant, name)
-    inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
-    checked = filled(offered.template, asked.variables, gateway.catalogue, inner)
+    offered = await known(gateway, principal.tenant, name)
+    checked = await filled_by(gateway, principal.tenant, offered, asked.variables)
     if isinstance(checked, Invalid):
         raise Refusal(422, checked.problems)
     return await _run(gateway, principal, asked, checked.workflow, headers, name=offered.name, version=offered.version)

@@ -19,6 +19,7 @@ from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
 from services.gateway.http.sse import Events
 from shared.contracts.commands import ChatRequest
+from shared.contracts.door import AskChat
 from shared.contracts.ids import new_session_id
 from shared.workflows.validation import Problem
 
@@ -63,8 +64,8 @@ async def chat(request: Request) -> Response:
     return respond(await gateway.answered(birth), to_chat)
 
 
-def birth_of(identity: Identity, asked: ChatBody, gateway: Gateway) -> Birth:
-    """Return the birth of what a chat body asks."""
+def birth_of(identity: Identity, asked: ChatBody | AskChat, gateway: Gateway) -> Birth:
+    """Return the birth of what somebody asks, over HTTP or over the bus."""
     session_id = asked.session_id
     if session_id is None:
         session_id = births.session_of(identity.run_id) if identity.keyed else new_session_id()

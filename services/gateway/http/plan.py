@@ -21,16 +21,14 @@ from services.gateway.http.identity import identity_of, who
 from services.gateway.http.models import Failure, PlanAnswer, PlanBody, RunFailure
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
-from services.gateway.http.templates import catalogue_with, known
+from services.gateway.http.templates import catalogue_with, filled_by, known
 from shared.contracts.commands import ChatRequest
 from shared.history.queries import Typical
 from shared.history.store import HistoryUnavailable
 from shared.moments import us_of
-from shared.registry.filling import filled
 from shared.workflows.estimate import Figures, estimate
 from shared.workflows.graph import compiled
 from shared.workflows.mermaid import flowchart
-from shared.workflows.problems import templates_in
 from shared.workflows.validation import Invalid, Problem, validate
 
 router = routes("workflows")
@@ -86,8 +84,7 @@ async def _as_it_is(request: Request, gateway: Gateway, body: dict[str, Any]) ->
     asked = read_as(body, PlanBody)
     if asked.template is not None:
         offered = await known(gateway, tenant, asked.template)
-        inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
-        checked = filled(offered.template, asked.variables, gateway.catalogue, inner)
+        checked = await filled_by(gateway, tenant, offered, asked.variables)
     else:
         given = {"workflow": asked.workflow, "variables": asked.variables}
         checked = validate(given, await catalogue_with(gateway, tenant, given))

@@ -16,13 +16,12 @@ from services.gateway.http.identity import may_ask, who
 from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
 from services.gateway.http.template_models import ScheduleBody, ScheduleDeleted, SchedulesAnswer, ScheduleWritten
-from services.gateway.http.templates import SHOWN, known, named
+from services.gateway.http.templates import SHOWN, filled_by, known, named
 from services.gateway.principal import at_most
 from shared.contracts.ids import is_token
 from shared.contracts.registry import Schedule, ScheduleState
-from shared.registry.filling import filled
 from shared.registry.schedules import BadSchedule, TooManySchedules
-from shared.workflows.problems import roles_of, templates_in
+from shared.workflows.problems import roles_of
 from shared.workflows.validation import Invalid, Problem
 
 router = APIRouter(tags=["schedules"])
@@ -58,8 +57,7 @@ async def write(request: Request, name: str) -> Response:
     named(name)
     asked = await parsed(request, ScheduleWritten)
     offered = await known(gateway, tenant, asked.template)
-    inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
-    checked = filled(offered.template, asked.variables, gateway.catalogue, inner)
+    checked = await filled_by(gateway, tenant, offered, asked.variables)
     if isinstance(checked, Invalid):
         problems = [Problem(f"$.variables{one.path[1:]}", one.code, one.message) for one in checked.problems]
         raise Refusal(422, tuple(problems))

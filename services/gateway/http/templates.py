@@ -1,9 +1,11 @@
 """`/templates`: what can be run by name, read and written while the system runs."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,9 +28,10 @@ from services.gateway.http.template_models import (
     whole,
 )
 from shared.contracts.ids import is_token
+from shared.registry.filling import filled
 from shared.registry.templates import BadTemplate, Offered, TooManyTemplates, VersionMismatch, read_template
 from shared.workflows.problems import Blueprint, templates_in
-from shared.workflows.validation import Catalogue, Problem, templates_named
+from shared.workflows.validation import Catalogue, Invalid, Problem, Valid, templates_named
 
 router = APIRouter(tags=["templates"])
 
@@ -161,6 +164,12 @@ async def known(gateway: Gateway, tenant: str, name: str) -> Offered:
         there = ", ".join(await gateway.book.all(tenant)) or "none"
         raise Refusal(404, f"there is no template {name[:SHOWN]!r}; known: {there}")
     return offered
+
+
+async def filled_by(gateway: Gateway, tenant: str, offered: Offered, given: Mapping[str, JsonValue]) -> Valid | Invalid:
+    """Return a template's workflow with what somebody gives for its parameters."""
+    inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
+    return filled(offered.template, given, gateway.catalogue, inner)
 
 
 async def catalogue_with(gateway: Gateway, tenant: str, body: object) -> Catalogue:

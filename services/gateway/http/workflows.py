@@ -19,13 +19,12 @@ from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import identity_of, may_ask, who
 from services.gateway.http.models import BegunAnswer, Failure, RunFailure, WorkflowAnswer
 from services.gateway.http.openapi import takes
-from services.gateway.http.templates import catalogue_with, known
+from services.gateway.http.templates import catalogue_with, filled_by, known
 from shared.contracts.callbacks import Callback
 from shared.contracts.ids import Priority
 from shared.contracts.workflow import Workflow
-from shared.registry.filling import filled
 from shared.registry.templates import Offered
-from shared.workflows.problems import roles_of, templates_in
+from shared.workflows.problems import roles_of
 from shared.workflows.validation import Invalid, Problem, Valid, validate
 
 router = APIRouter(tags=["workflows"])
@@ -84,8 +83,7 @@ async def template(request: Request, name: str) -> Response:
     tenant = who(request).tenant
     offered = await known(gateway, tenant, name)
     given: dict[str, JsonValue] = await document(request)
-    inner = await gateway.book.closure(tenant, templates_in(offered.template.workflow))
-    checked = filled(offered.template, given, gateway.catalogue, inner)
+    checked = await filled_by(gateway, tenant, offered, given)
     asked = request.query_params
     how = _How(
         priority=_read(_PRIORITY, "priority", asked.get("priority", Priority.MEDIUM)),

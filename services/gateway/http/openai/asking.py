@@ -19,12 +19,12 @@ from services.gateway.http.openai.described import CALLBACK
 from services.gateway.http.openai.messages import Wrong, question
 from services.gateway.http.openai.offer import Auto, Named, Role
 from services.gateway.http.openai.outcome import Asked
+from services.gateway.http.templates import filled_by
 from shared.contracts.callbacks import Callback
 from shared.contracts.commands import ChatRequest, PlanRun, SubmitRequest
 from shared.contracts.conversation import Conversation
 from shared.contracts.message import Run
-from shared.registry.filling import filled
-from shared.workflows.problems import roles_of, templates_in
+from shared.workflows.problems import roles_of
 from shared.workflows.validation import Invalid, Problem
 
 
@@ -85,13 +85,11 @@ async def _of_template(
     offered = await gateway.book.get(tenant, name)
     if offered is None:
         raise unknown(body.model, gateway)
-    template = offered.template
-    parameters = {name: (one.type, one.required) for name, one in template.variables.items()}
+    parameters = {name: (one.type, one.required) for name, one in offered.template.variables.items()}
     said = next((one for one in reversed(conversation.messages) if one.role == "user"), None)
     text = said.content if said is not None and isinstance(said.content, str) else ""
     values: dict[str, JsonValue] = filling.given(parameters, body.metadata or {}, text)
-    inner = await gateway.book.closure(tenant, templates_in(template.workflow))
-    checked = filled(template, values, gateway.catalogue, inner)
+    checked = await filled_by(gateway, tenant, offered, values)
     if isinstance(checked, Invalid):
         raise Refusal(
             422, tuple(Problem(f"$.metadata{one.path[1:]}", one.code, one.message) for one in checked.problems)
