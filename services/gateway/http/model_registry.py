@@ -26,6 +26,7 @@ from services.gateway.http.model_bodies import (
 from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
 from services.gateway.http.templates import BY, SHOWN, expected, if_match, named
+from shared.config.roles import Model, Provider
 from shared.contracts.registry import ModelEntry, ProviderEntry
 from shared.registry.following import LiveModels
 from shared.registry.models import MODELS, PROVIDERS, BadModel, TooManyEntries, read_model, read_provider
@@ -88,9 +89,7 @@ async def delete(request: Request, name: str) -> Response:
     live = _live(gateway)
     if not live.leaves_out(MODELS, name):
         _known_role(live, name)
-        entry = live.overlay.models.get(name)
-        if entry is None or entry.empty:
-            raise Refusal(409, f"role {name!r} is as the configuration file has it: change it there, or write over it")
+        _written_over(f"role {name!r}", live.overlay.models.get(name))
     in_file = name in live.file.ai_models
     if not in_file:
         users = sorted(role for role, others in live.configuration.model_fallbacks.items() if name in others)
@@ -127,9 +126,7 @@ async def enable(request: Request, name: str) -> Response:
     gateway = gateway_of(request)
     live = _live(gateway)
     _known_role(live, name)
-    in_file = live.file.ai_models.get(name)
-    if in_file is not None and in_file.disabled is not None:
-        raise Refusal(409, f"role {name!r} is disabled in the configuration file: enable it there")
+    _asked_by_file(f"role {name!r}", live.file.ai_models.get(name))
     await _written(live, gateway.models.write_model(name, {"disabled": None}, expected=None, by=BY))
     return _told(gateway, name)
 
@@ -176,10 +173,7 @@ async def delete_provider(request: Request, name: str) -> Response:
     live = _live(gateway)
     if not live.leaves_out(PROVIDERS, name):
         _known_provider(live, name)
-        entry = live.overlay.providers.get(name)
-        if entry is None or entry.empty:
-            said = f"provider {name!r} is as the configuration file has it: change it there, or write over it"
-            raise Refusal(409, said)
+        _written_over(f"provider {name!r}", live.overlay.providers.get(name))
     in_file = name in live.file.providers
     users = sorted(
         role
@@ -223,9 +217,7 @@ async def enable_provider(request: Request, name: str) -> Response:
     gateway = gateway_of(request)
     live = _live(gateway)
     _known_provider(live, name)
-    in_file = live.file.providers.get(name)
-    if in_file is not None and in_file.disabled is not None:
-        raise Refusal(409, f"provider {name!r} is disabled in the configuration file: enable it there")
+    _asked_by_file(f"provider {name!r}", live.file.providers.get(name))
     await _written(live, gateway.models.write_provider(name, {"disabled": None}, expected=None, by=BY))
     return _told_provider(live, name)
 
@@ -246,6 +238,18 @@ def _known_provider(live: LiveModels, name: str) -> None:
     if name not in live.configuration.providers:
         known = ", ".join(sorted(live.configuration.providers)) or "none but the built-in ones"
         raise Refusal(404, f"there is no provider {name[:SHOWN]!r} that could be changed; known: {known}")
+
+
+def _written_over(what: str, entry: ModelEntry | ProviderEntry | None) -> None:
+    """Refuse to take back what nobody wrote."""
+    if entry is None or entry.empty:
+        raise Refusal(409, f"{what} is as the configuration file has it: change it there, or write over it")
+
+
+def _asked_by_file(what: str, in_file: Model | Provider | None) -> None:
+    """Refuse to enable what the configuration file has disabled."""
+    if in_file is not None and in_file.disabled is not None:
+        raise Refusal(409, f"{what} is disabled in the configuration file: enable it there")
 
 
 def _told(gateway: Gateway, name: str, status: int = 200) -> Response:
