@@ -329,17 +329,22 @@ async def test_only_the_streams_of_the_key_that_changed_are_looked_at() -> None:
         assert len(there.tenures) == 0
 
 
+async def ended_by(waiting: Waiting, *ends: tuple[float, Exception | None]) -> None:
+    """Wait in a place whose ends are set one after the other, so many seconds from now; None: the gateway's own."""
+    loop = asyncio.get_running_loop()
+    async with waiting.place("acme") as place:
+        for left_s, why in ends:
+            if why is None:
+                waiting.stop_at(loop.time() + left_s)
+            else:
+                place.end_at(loop.time() + left_s, why)
+        await asyncio.sleep(60)
+
+
 async def test_of_two_ends_the_first_counts_and_says_why() -> None:
     """A gateway that stops does not keep a stream open whose credential ends before, nor the other way round."""
-    waiting, loop = Waiting(10), asyncio.get_running_loop()
+    over = CredentialOver("over")
     with pytest.raises(CredentialOver, match="over"):
-        async with waiting.place("acme") as place:
-            waiting.stop_at(loop.time() + 60)
-            place.end_at(loop.time(), CredentialOver("over"))
-            waiting.stop_at(loop.time() + 60)
-            await asyncio.sleep(60)
+        await ended_by(Waiting(10), (60, None), (0, over), (60, None))
     with pytest.raises(Stopping):
-        async with waiting.place("acme") as place:
-            place.end_at(loop.time() + 60, CredentialOver("over"))
-            waiting.stop_at(loop.time())
-            await asyncio.sleep(60)
+        await ended_by(Waiting(10), (60, over), (0, None))
