@@ -39,7 +39,7 @@ class Records:
     reads: int = 0
     """From the bus, so far."""
     on_change: list[Callable[[str], None]] = field(default_factory=list)
-    """Called with a record's name (`key.<id>`, `tenant.<name>`) once it has changed and the word before is forgotten."""
+    """Called with a record's name (`key.<id>`, `tenant.<name>`) once it has changed, and is forgotten."""
     _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
     _reading: dict[str, "asyncio.Task[Message | None]"] = field(default_factory=dict)
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
@@ -212,6 +213,11 @@ class JetStream:
         """
         asked: dict[str, Any] = {"seq": after + 1, "next_by_subj": subject, "batch": limit}
         return await self._direct(stream, asked if max_bytes is None else {**asked, "max_bytes": max_bytes})
+
+    async def direct_since(self, stream: str, subject: str, since: datetime, *, limit: int) -> list[Stored]:
+        """Read the first `limit` messages on a subject that were stored at a time or later; from any replica."""
+        at = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return await self._direct(stream, {"start_time": at, "next_by_subj": subject, "batch": limit})
 
     async def direct_on(self, stream: str, subject: str, *, limit: int) -> list[Stored]:
         """Read the first `limit` messages on a subject in one go, oldest first; from any replica, like `direct_all`."""

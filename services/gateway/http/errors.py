@@ -1,6 +1,7 @@
 """Every answer that is not a success: a status and a `detail` that says what happened and what to do."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,7 +119,7 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
 
 
 def _after(seconds: float) -> dict[str, str]:
-    return {"Retry-After": str(max(1, round(seconds)))}
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 async def _refused(request: Request, error: Exception) -> Response:
