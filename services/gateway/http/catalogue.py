@@ -12,6 +12,7 @@ from starlette.responses import Response
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import show
 from services.gateway.http.errors import JSON
+from services.gateway.http.identity import who
 from services.gateway.http.models import (
     AddonsAnswer,
     HealthAnswer,
@@ -19,6 +20,7 @@ from services.gateway.http.models import (
     ModelsAnswer,
     StatsAnswer,
 )
+from services.gateway.http.openai import offer
 from shared.bus.errors import NotProvisioned, Unavailable
 from shared.topology import CALLS, REQUESTS, SESSIONS, WORKFLOWS
 
@@ -44,7 +46,7 @@ async def health(request: Request) -> Response:
 
 @router.get("/models", summary="Models", response_model=ModelsAnswer)
 async def models(request: Request) -> Response:
-    """List the roles and the models behind them."""
+    """List the roles that the caller may ask, and the models behind them."""
     found = [
         ModelBody(
             name=model.name,
@@ -54,7 +56,7 @@ async def models(request: Request) -> Response:
             available=model.available,
             simulated=model.simulated,
         )
-        for model in gateway_of(request).listings.models
+        for model in offer.allowed(gateway_of(request).listings, who(request))
     ]
     return show(ModelsAnswer(models=found, count=len(found)))
 
