@@ -1,13 +1,13 @@
 """What can be asked for by OpenAI's `model`: us, a role, a template. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from services.gateway.listings import Listings, OfferedModel
 from services.gateway.principal import Principal
-from shared.config.templates import Template
 from shared.contracts.ids import Lane
+from shared.contracts.workflow import Queue
 from shared.workflows.problems import roles_of, templates_in
 
 AUTO: Final = "segue-auto"
@@ -15,6 +15,15 @@ TEMPLATE: Final = "template/"
 _AUTO_DOES: Final = "Decides what a request needs: one model, or several together."
 CREATED: Final = 1_795_910_400
 """2026-11-29: models have a birthday at OpenAI's, and ours must be the same wherever it is asked."""
+
+
+class Template(Protocol):
+    """What is looked at of a template."""
+
+    @property
+    def description(self) -> str: ...
+    @property
+    def workflow(self) -> Sequence[Queue]: ...
 
 
 @dataclass(frozen=True, slots=True)
