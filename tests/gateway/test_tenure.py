@@ -14,6 +14,7 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from client import AsyncSegue, Event, Unauthorized
 from services.gateway import tenure
 from services.gateway.guard import NotKnown
 from services.gateway.principal import Principal
@@ -348,3 +349,24 @@ async def test_of_two_ends_the_first_counts_and_says_why() -> None:
         await ended_by(Waiting(10), (60, None), (0, over), (60, None))
     with pytest.raises(Stopping):
         await ended_by(Waiting(10), (60, over), (0, None))
+
+
+async def test_our_client_is_told_that_its_key_is_over(own_nats_server: NatsServer) -> None:
+    """It follows a run over broken connections; this one it does not try again and again."""
+    async with guarded(own_nats_server) as (http, backstage):
+        backstage.script = silence
+        key = await make(backstage)
+        run = await begun(http, backstage, "/chat", {"message": "Hi", "async": True}, key.text)
+        seen: list[Event] = []
+
+        async def follow() -> None:
+            async with AsyncSegue(str(http.base_url), api_key=key.text) as client:
+                async for event in client.events(run.run_id):
+                    seen.append(event)
+
+        task = asyncio.create_task(follow())
+        await eventually(lambda: bool(seen))
+        await keys_of(backstage).revoke(key.key.id)
+        with pytest.raises(Unauthorized, match="was revoked"):
+            await asyncio.wait_for(task, SOON_S)
+        assert (seen[-1].name, seen[-1].data["status"]) == ("error", 401)
