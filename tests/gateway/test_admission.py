@@ -18,6 +18,7 @@ from services.gateway.births import Birth, Identity
 from services.gateway.principal import Account, Principal
 from services.gateway.runs import Runs
 from shared import subjects
+from shared.bus.buckets import Bucket
 from shared.bus.connection import Bus, open_bus, options
 from shared.bus.errors import BusError, NotProvisioned, Refused, Unavailable
 from shared.bus.jetstream import JetStream
@@ -283,6 +284,30 @@ async def test_a_run_whose_command_may_be_there_keeps_its_place(
         await runs.bear(birth(concurrent_runs=1))
     queued = await buses[0].jetstream.last(REQUESTS, subjects.request("acme", Priority.MEDIUM))
     assert queued is not None
+
+
+async def test_a_caller_that_goes_while_a_place_is_taken_does_not_keep_it(
+    buses: list[Bus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken, and the answer has not come yet."""
+    update, reached = Bucket.update, asyncio.Event()
+
+    async def late(self: Bucket, *given: Any) -> Any:
+        found = await update(self, *given)
+        if not reached.is_set():
+            reached.set()
+            await asyncio.sleep(60)
+        return found
+
+    monkeypatch.setattr(Bucket, "update", late)
+    one = birth(concurrent_runs=1)
+    task = asyncio.create_task(bearing_of(buses[0]).bear(one))
+    await reached.wait()
+    assert await runs_of(buses[0]) == {one.run.run_id}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await runs_of(buses[0]) == set()
 
 
 @pytest.mark.parametrize("sends", [False, True])

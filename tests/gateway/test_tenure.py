@@ -16,7 +16,11 @@ from websockets.exceptions import ConnectionClosed
 
 from client import AsyncSegue, Event, Unauthorized
 from services.gateway import tenure
+from services.gateway.gateway import Gateway
 from services.gateway.guard import NotKnown
+from services.gateway.http import streams
+from services.gateway.http.wire import Wire
+from services.gateway.identification import Identification
 from services.gateway.principal import Principal
 from services.gateway.tenure import Asker, CredentialOver, Tenures
 from services.gateway.waiting import Stopping, Waiting
@@ -28,7 +32,8 @@ from shared.contracts.access import Allowance, ApiKey
 from shared.contracts.message import Run
 from tests.conftest import eventually
 from tests.gateway.backstage import Backstage, ended, silence
-from tests.gateway.guarded import bearing, guarded, keys_of, make
+from tests.gateway.guarded import SECRET, bearing, guarded, keys_of, make
+from tests.gateway.serving import serving
 from tests.gateway.test_ag_ui import asking
 from tests.gateway.test_bearers import chosen, provider, token
 from tests.gateway.test_socket import hear, say, talking, until
@@ -161,6 +166,30 @@ async def test_every_open_stream_ends_when_its_key_is_revoked(
                 assert "event: done" in others.said
         assert len(backstage.taken) == 6
         assert (await http.get(path, headers=bearing(key))).status_code == 401
+
+
+async def test_a_stream_at_another_gateway_ends_too(own_nats_server: NatsServer) -> None:
+    """Each gateway hears of the change by itself, and the place that the stream held is free again."""
+    async with (
+        guarded(own_nats_server, waiting=2) as (http, backstage),
+        serving(own_nats_server.url, identification=Identification("keys", (SECRET,)), waiting=2) as other,
+    ):
+        backstage.script = silence
+        key = await make(backstage)
+        run = await begun(http, backstage, "/chat", {"message": "Hi", "async": True}, key.text)
+        path = f"/runs/{run.run_id}/events"
+        async with (
+            open_stream(http, "GET", path, None, key.text) as here,
+            open_stream(other, "GET", path, None, key.text) as there,
+        ):
+            await keys_of(backstage).revoke(key.key.id)
+            await eventually(lambda: here.over and there.over, within_s=SOON_S)
+            assert told_why("events", here, "was revoked at")
+            assert told_why("events", there, "was revoked at")
+        fresh = await make(backstage)
+        for gateway in (http, other):
+            async with open_stream(gateway, "GET", path, None, fresh.text) as story:
+                assert not story.over
 
 
 async def test_a_socket_that_only_listens_is_closed_when_its_key_is_revoked(own_nats_server: NatsServer) -> None:
@@ -340,6 +369,29 @@ async def ended_by(waiting: Waiting, *ends: tuple[float, Exception | None]) -> N
             else:
                 place.end_at(loop.time() + left_s, why)
         await asyncio.sleep(60)
+
+
+async def test_whoever_takes_nothing_is_let_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose reader stands still does not outlive its credential by the patience that readers have."""
+    monkeypatch.setattr(streams, "FAREWELL_S", 0.05)
+    taken: list[str] = []
+
+    async def send(message: Any) -> None:
+        taken.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    over = Principal("acme", until=NOW + timedelta(seconds=0.05))
+    async with watched() as there, asyncio.timeout(SOON_S):
+        gateway = cast("Gateway", SimpleNamespace(waiting=there.waiting, tenures=there.tenures))
+        state = {"principal": over, "asker": Asker(over, "secret", Says(over).again)}
+        wire = Wire(send)
+        scope = {"type": "http", "path": "/x", "headers": [], "state": state}
+        async with streams.streaming(gateway, scope, wire, lambda why: wire.fail(why, "r1")):
+            await wire.begin(replayed=False)
+            await wire.write(b"data: 1\n\n")
+        assert taken == ["http.response.start", "http.response.body", "http.response.body"]
+        assert len(there.waiting) == 0
 
 
 async def test_of_two_ends_the_first_counts_and_says_why() -> None:
