@@ -119,7 +119,6 @@ async def test_whoever_comes_back_when_told_gets_in(buses: list[Bus]) -> None:
     limit: dict[str, Any] = {"requests_per_minute": 2}
     first = await admitted(one, **limit)
     assert first is not None
-    await asyncio.sleep(WINDOW_S / 2)
     assert await admitted(one, **limit) is not None
     for gateway in (one, other, one, other):
         before = time.time()
@@ -162,8 +161,7 @@ async def test_a_request_far_below_the_limit_is_one_round_trip(
     assert await count_of(buses[0]) == 60
     mine = [one for one in asked if one == subjects.rate("key.k1")]
     assert len(mine) == 60
-    # A look is needed only where a gateway saw nothing for a while before the count passed the limit.
-    assert asked.count(RATES) <= 4
+    assert RATES not in asked
 
 
 async def test_a_limit_of_nothing_lets_nobody_in_and_counts_nothing(buses: list[Bus]) -> None:
