@@ -32,6 +32,7 @@ from shared.topology import (
     PLANNER_DUE,
     PLANNER_SCHEDULES,
     PLANNER_SETTLED,
+    RATES,
     REGISTRY,
     RUNS,
     SESSIONS,
@@ -82,6 +83,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         "control.*.*.*",
         "schedule.*.*",
         "callback.*.*",
+        "rate.*.*",
         "rate.*.*.*",
     ),
     "categorizer": ("call.>", "workflow.*.*.*", "finish.*.*", "timer.*"),
@@ -109,7 +111,7 @@ _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 _READS: Final[Mapping[str, tuple[str, ...]]] = {
-    "gateway": (FINISHES, f"KV_{RUNS}", f"OBJ_{ARTIFACTS}"),
+    "gateway": (FINISHES, RATES, f"KV_{RUNS}", f"OBJ_{ARTIFACTS}"),
     "categorizer": (f"KV_{SESSIONS}",),
     "planner": (CALLS, FINISHES),
     "executor": (CALLS, f"KV_{KEYS}"),

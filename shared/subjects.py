@@ -276,9 +276,9 @@ def limit_wait_of(subject: str) -> tuple[str, str, str]:
     return limit, tenant, priority
 
 
-def rate(account: str, minute: int) -> str:
-    """Of the counter of requests that an account (`key.<id>`, `tenant.<name>`) began in a minute since 1970."""
-    return f"{ROOT}.rate.{account}.{minute}"
+def rate(account: str) -> str:
+    """Of the counter of requests that an account (`key.<id>`, `tenant.<name>`) begins."""
+    return f"{ROOT}.rate.{account}"
 
 
 def access(record: str) -> str:

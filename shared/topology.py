@@ -50,7 +50,9 @@ MARGIN_S = 1.0
 BUDGET_DAYS = 62
 """A month's sum is there until the next one's, whoever asks or not."""
 RATE_LIVES_S = 180.0
-"""A minute's counter is there for this long."""
+"""That a request was counted is known for this long: longer than the window that it is counted in, twice."""
+MOST_STEPS = 5_000_000
+"""Of those counters together, beyond what gateways can take in a window."""
 MOST_KEYS = 20_000
 """Keys and tenants that are known."""
 LONG_WINDOW_S = 10.0
@@ -227,12 +229,14 @@ def streams(limits: Limits) -> tuple[StreamConfig, ...]:
         ),
         StreamConfig(
             name=RATES,
-            description="requests begun in a minute, by key and tenant: counters (ADR-49); the gateways'",
-            subjects=[f"{ROOT}.rate.*.*.*"],
+            description="requests begun lately, by key and tenant: counters (ADR-49) with their steps; the gateways'",
+            # By account; the second is what gateways of an older version count while they are replaced.
+            subjects=[f"{ROOT}.rate.*.*", f"{ROOT}.rate.*.*.*"],
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             max_age=RATE_LIVES_S,
-            max_msgs_per_subject=1,
+            max_msgs=MOST_STEPS,
+            max_msgs_per_subject=-1,
             allow_msg_counter=True,
             num_replicas=limits.replicas,
             allow_direct=True,

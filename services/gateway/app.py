@@ -58,6 +58,7 @@ from services.gateway.listings import Listings, OfferedModel
 from services.gateway.origins import Origins
 from services.gateway.pages import Pages
 from services.gateway.runs import Runs
+from services.gateway.tenure import Tenures
 from services.gateway.waiting import Waiting
 from shared import version
 from shared.access.book import KeyBook
@@ -111,12 +112,15 @@ def application(
         records = Records(bus)
         await records.start()
         guard.authenticator = chosen.authenticator(records, _now)
+        tenures = Tenures(records, _now)
+        await tenures.start()
         projector = keeping.projector(bus) if keeping is not None else None
         live = LiveModels(bus, offering.configuration) if offering is not None else None
         gateway = app.state.gateway = Gateway(
             bus=bus,
             runs=runs,
             waiting=waiting,
+            tenures=tenures,
             listings=listings,
             models=ModelBook(bus.registry),
             live=live,
@@ -133,7 +137,7 @@ def application(
             started_at=monotonic(),
         )
         door = Door(bus.client, gateway, records)
-        closing = [door.close]
+        closing = [door.close, tenures.stop]
         if live is not None and offering is not None:
             live.changed = lambda now: gateway.offer(listings_of(now, offering.environment))
             await live.start()

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ FRESH_S: Final = 600.0
 FETCH_WITHIN_S: Final = 5.0
 MOST_BYTES: Final = 1_000_000
 LONGEST_TOKEN: Final = 16_000
+LATEST_S: Final = datetime.max.replace(tzinfo=UTC).timestamp() - 86_400
 _FAMILIES: Final = {"RSA": ("RS", "PS"), "EC": ("ES",), "OKP": ("Ed",)}
 """Which algorithms a kind of key is for. A shared secret (`oct`) is none of them."""
 
@@ -154,7 +156,7 @@ class Bearers:
         names = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
         scopes = frozenset(scope for scope in Scope if scope.value in names)
         name = f"token of {str(claims.get('sub', 'nobody named'))[:80]}"
-        return Principal(tenant, None, scopes, await accounts(self.records, tenant), name)
+        return Principal(tenant, None, scopes, await accounts(self.records, tenant), name, _ends_at(claims))
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         if len(token) > LONGEST_TOKEN:
@@ -184,6 +186,12 @@ class Bearers:
         except (jwt.PyJWTError, TypeError, ValueError) as error:
             raise NotKnown(f"the token does not count: {error}; get a new one from your identity provider") from error
         return found
+
+
+def _ends_at(claims: Mapping[str, Any]) -> datetime:
+    """Return when a token that was taken ends: at its `exp`, or with the leeway where that is over already."""
+    exp, now = float(claims["exp"]), time.time()
+    return datetime.fromtimestamp(min(exp if exp > now else exp + LEEWAY_S, LATEST_S), UTC)
 
 
 def _at(claims: Mapping[str, Any], path: str) -> Any:

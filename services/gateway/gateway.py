@@ -12,6 +12,7 @@ from services.gateway.listings import Listings
 from services.gateway.origins import Origins
 from services.gateway.pages import Pages
 from services.gateway.runs import Heard, Runs
+from services.gateway.tenure import Tenures
 from services.gateway.waiting import Waiting
 from shared.access.book import KeyBook
 from shared.bus.connection import Bus
@@ -34,6 +35,8 @@ class Gateway:
     bus: Bus
     runs: Runs
     waiting: Waiting
+    tenures: Tenures
+    """The open streams, which end when their credentials do."""
     listings: Listings
     """What is offered now: models come and go while it runs."""
     models: ModelBook

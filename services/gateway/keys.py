@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from services.gateway.guard import NotKnown, TooManyTries
@@ -15,6 +15,7 @@ from shared.contracts.access import Allowance, ApiKey
 MISSES_A_SECOND: Final = 20.0
 MISSES_AT_ONCE: Final = 100.0
 """Ids that nobody made here, or under a secret that was given up, are looked up only so often."""
+FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 HOW: Final = "send it as `Authorization: Bearer sgk_…` or `x-api-key: sgk_…`; `segue keys create` makes one"
 
 
@@ -38,7 +39,8 @@ class Keys:
         if not letters.is_ours(id_, self.secrets) and not self.records.has_key(id_) and not self._may_look():
             raise TooManyTries
         key = await self.records.key(id_)
-        if key is None or not self._proven(credential, key):
+        until = self._proven(credential, key) if key is not None else None
+        if key is None or until is None:
             raise NotKnown("this API key is not known: it was deleted, or rotated and its grace is over")
         if key.revoked_at is not None:
             raise NotKnown(f"this API key was revoked at {key.revoked_at:%Y-%m-%d %H:%M} UTC: use another")
@@ -50,14 +52,20 @@ class Keys:
             frozenset(key.scopes),
             await accounts(self.records, key.tenant, f"key.{key.id}", key.allowance),
             f"key {key.id}",
+            None if until == FOREVER else until,
         )
 
-    def _proven(self, credential: str, key: ApiKey) -> bool:
-        proven = letters.matches(credential, key.digest, self.secrets)
-        earlier = key.earlier
-        if earlier is not None and letters.matches(credential, earlier.digest, self.secrets):
-            proven = proven or self.now() < earlier.until
-        return proven
+    def _proven(self, credential: str, key: ApiKey) -> datetime | None:
+        """Return until when a credential proves a key; None: it does not, or does no more."""
+        ends = [key.expires_at or FOREVER]
+        if not letters.matches(credential, key.digest, self.secrets):
+            earlier = key.earlier
+            if earlier is None or not letters.matches(credential, earlier.digest, self.secrets):
+                return None
+            if earlier.until <= self.now():
+                return None
+            ends.append(earlier.until)
+        return min(ends)
 
     def _may_look(self) -> bool:
         now = time.monotonic()

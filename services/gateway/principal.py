@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from shared.contracts.access import Allowance, Scope
@@ -30,6 +31,8 @@ class Principal:
     """Those of its key and its tenant that have limits."""
     name: str = "an API caller"
     """For the log of who did what."""
+    until: datetime | None = None
+    """When the credential ends by itself."""
 
     @property
     def most_priority(self) -> Priority:

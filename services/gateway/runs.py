@@ -10,11 +10,13 @@ from services.gateway.admission import Admission
 from services.gateway.births import Birth, is_repetition
 from shared import subjects
 from shared.bus.connection import Bus
-from shared.bus.errors import BusError, QueueFull
+from shared.bus.errors import BusError, NotProvisioned, QueueFull, Refused
 from shared.contracts.commands import PlanRun, SubmitRequest
 from shared.contracts.events import RunAccepted, RunEnded
 from shared.contracts.message import Run
 
+NOT_THERE = (QueueFull, NotProvisioned, Refused)
+"""Answers after which a command surely is not in its stream."""
 ACCEPTED_WITHIN_S = 1.0
 """With the queue full a run is told of before it is accepted."""
 GRACE_S = 5.0
@@ -115,16 +117,20 @@ class Runs:
 
         A keyed run's timer is set by whoever accepts it, see `births`.
         """
-        if birth.accounts and self.admission is not None:
-            await self.admission.admit(birth)
-        if not birth.keyed:
-            await self.bus.log.set_timer(birth.run)
+        admission = self.admission if birth.accounts else None
+        places = await admission.admit(birth) if admission is not None else ()
+        sent = False
         try:
-            await self._send(birth.command)
-        except QueueFull:
-            if birth.accounts and self.admission is not None:
-                await self.admission.take_back(birth)
             if not birth.keyed:
+                await self.bus.log.set_timer(birth.run)
+            sent = True
+            await self._send(birth.command)
+        except BaseException as error:
+            # Once it is sent, only an answer that refuses it says that it is not there. One that does not come in time,
+            # or a caller that goes meanwhile, says nothing: the run may begin, and keeps its places until it has ended.
+            if admission is not None and (not sent or isinstance(error, NOT_THERE)):
+                await admission.take_back(birth, places)
+            if sent and isinstance(error, NOT_THERE) and not birth.keyed:
                 with contextlib.suppress(BusError):  # a timer left behind fires once, for a run that nobody has
                     await self.bus.log.take_timer_back(birth.run.run_id)
             raise

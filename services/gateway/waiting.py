@@ -36,14 +36,17 @@ class Waiting:
         return len(self._places)
 
     def place(self, tenant: str) -> "Place":
-        """Return a place to be entered with `async with`: raises `TooManyWaiting`; inside, `Stopping` may be raised."""
+        """Return a place to be entered with `async with`: raises `TooManyWaiting`; inside, `Stopping` may be raised.
+
+        And whatever else its end is set to, see `Place.end_at`.
+        """
         return Place(self, tenant)
 
     def stop_at(self, when: float) -> None:
         """Let nobody wait beyond loop time `when`."""
         self._until = when
         for place in self._places:
-            place.limit.reschedule(when)
+            place.end_at(when, Stopping())
 
     def enter(self, place: "Place") -> asyncio.Timeout:
         if len(self._places) >= self.most:
@@ -66,10 +69,19 @@ class Waiting:
 class Place:
     """One waiting request."""
 
-    __slots__ = ("_waiting", "limit", "tenant")
+    __slots__ = ("_waiting", "_why", "limit", "tenant")
 
     def __init__(self, waiting: Waiting, tenant: str) -> None:
         self._waiting, self.tenant = waiting, tenant
+        self._why: Exception = Stopping()
+
+    def end_at(self, when: float, why: Exception) -> None:
+        """Let it wait no longer than until loop time `when`; `why` is raised then. Of several ends the first counts."""
+        ends_at = self.limit.when()
+        if self.limit.expired() or (ends_at is not None and ends_at <= when):
+            return
+        self._why = why
+        self.limit.reschedule(when)
 
     async def __aenter__(self) -> Self:
         self.limit = self._waiting.enter(self)
@@ -83,4 +95,4 @@ class Place:
         try:
             await self.limit.__aexit__(kind, error, trace)
         except TimeoutError as over:
-            raise Stopping from over
+            raise self._why from over

@@ -8,6 +8,7 @@ is looked up again and again costs the bus anything, whether it is there or not.
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -37,6 +38,8 @@ class Records:
     most: int = MOST_KNOWN
     reads: int = 0
     """From the bus, so far."""
+    on_change: list[Callable[[str], None]] = field(default_factory=list)
+    """Called with a record's name (`key.<id>`, `tenant.<name>`) once it has changed, and is forgotten."""
     _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
     _reading: dict[str, "asyncio.Task[Message | None]"] = field(default_factory=dict)
 
@@ -67,6 +70,8 @@ class Records:
         name = subjects.record_of(msg.subject)
         self._known.pop(name, None)
         self._reading.pop(name, None)  # what is being read may be the word before
+        for changed in self.on_change:
+            changed(name)
 
     async def _get(self, name: str, kind: type[M]) -> M | None:
         known = self._known.get(name)

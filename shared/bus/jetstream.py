@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from nats.errors import ConnectionClosedError, ConnectionReconnectingError, Outb
 
 from shared.bus.errors import NotProvisioned, QueueFull, Refused, Unavailable
 from shared.bus.reader import Reader
+from shared.moments import rfc3339
 
 WRONG_LAST_SEQUENCE: Final = 10071
 STORE_FAILED: Final = 10077
@@ -223,6 +225,11 @@ class JetStream:
             if len(found) < page:
                 return
             after = found[-1].seq
+
+    async def direct_since(self, stream: str, subject: str, since: datetime, *, limit: int) -> list[Stored]:
+        """Read the first `limit` messages on a subject that were stored at a time or later; from any replica."""
+        asked = {"start_time": rfc3339(since), "next_by_subj": subject, "batch": limit}
+        return await self._direct(stream, asked)
 
     async def direct_on(self, stream: str, subject: str, *, limit: int) -> list[Stored]:
         """Read the first `limit` messages on a subject in one go, oldest first; from any replica, like `direct_all`."""

@@ -31,7 +31,7 @@ class Allowance(Part):
     """How much a key or a tenant may use. What is absent is not limited."""
 
     requests_per_minute: NonNegativeInt | None = None
-    """Runs begun in a minute of the clock."""
+    """Runs begun in any 60 seconds."""
     concurrent_runs: NonNegativeInt | None = None
     tokens_per_day: NonNegativeInt | None = None
     usd_per_day: Usd | None = None

@@ -229,7 +229,7 @@ def test_a_change_of_a_key_is_heard_once_it_is_stored() -> None:
 
 
 def test_a_minutes_counter_is_kept_by_one_stream() -> None:
-    assert keepers(subjects.rate("key.abc", 29_000_000)) == ["RATES"]
+    assert keepers(subjects.rate("key.abc")) == ["RATES"]
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
@@ -252,7 +252,8 @@ def test_everything_is_on_disk_on_as_many_servers_and_bounded_in_age_or_number(r
         elif stream.name == "KV_budgets":  # a month's sum has to outlive the month
             assert (stream.max_age, stream.max_msgs) == (62 * 86_400, 80_000)
         elif stream.name == "RATES":
-            assert (stream.max_age, stream.max_msgs_per_subject, stream.allow_msg_counter) == (180, 1, True)
+            assert (stream.max_age, stream.max_msgs, stream.allow_msg_counter) == (180, 5_000_000, True)
+            assert stream.max_msgs_per_subject == -1  # the steps of a counter tell when they were taken
         elif stream.name in {"KV_breakers", "KV_limits", "KV_cache"}:
             assert stream.max_age == {"KV_cache": 3_600}.get(stream.name, 86_400)
             assert 0 < (stream.max_msgs or 0) <= 100_000

@@ -17,13 +17,14 @@ from services.gateway.http.identity import who
 from services.gateway.identification import Identification
 from services.gateway.principal import Principal
 from shared.access import letters
+from shared.access.book import NewKey
 from shared.bus.buckets import Bucket
 from shared.bus.server import NatsServer
-from shared.contracts.access import Allowance, Scope
+from shared.contracts.access import Allowance, Scope, Tenant
 from shared.contracts.message import Message
 from tests.conftest import eventually
 from tests.gateway.guarded import SECRET, bearing, guarded, keys_of, make
-from tests.gateway.serving import serving
+from tests.gateway.serving import ROLES, serving
 from tests.gateway.test_socket import hear, say, talking, until
 
 M = TypeVar("M", bound=Message)
@@ -368,3 +369,39 @@ async def test_openai_clients_are_told_in_their_own_form(own_nats_server: NatsSe
         assert told == [(401, True), (403, True), (403, True), (429, True)]
         allowed = {**body, "model": "medium_ai"}
         assert (await http.post("/v1/chat/completions", json=allowed, headers=bearing(narrow))).status_code == 200
+
+
+async def test_only_the_models_that_a_key_may_ask_are_listed(own_nats_server: NatsServer) -> None:
+    """By its own list and its tenant's; a template is one of them if every role behind it is."""
+    async with guarded(own_nats_server, takes=False) as (http, backstage):
+
+        async def listed(key: NewKey) -> tuple[list[str], list[str]]:
+            ours = (await http.get("/models", headers=bearing(key))).json()
+            theirs = (await http.get("/v1/models", headers=bearing(key))).json()
+            assert ours["count"] == len(ours["models"])
+            return [one["name"] for one in ours["models"]], [one["id"] for one in theirs["data"]]
+
+        everything = ["segue-auto", *ROLES, "template/report"]
+        assert await listed(await make(backstage)) == (list(ROLES), everything)
+        both = await make(backstage, models=("medium_ai", "thinking_ai"))
+        assert await listed(both) == (
+            ["medium_ai", "thinking_ai"],
+            ["segue-auto", "medium_ai", "thinking_ai", "template/report"],
+        )
+        narrow = await make(backstage, models=("medium_ai",))
+        assert await listed(narrow) == (["medium_ai"], ["segue-auto", "medium_ai"])
+        for name in ("thinking_ai", "template/report"):
+            missing = await http.get(f"/v1/models/{name}", headers=bearing(narrow))
+            assert (missing.status_code, "code_ai" in missing.text) == (404, False)
+        assert (await http.get("/v1/models/medium_ai", headers=bearing(narrow))).status_code == 200
+        assert await listed(await make(backstage, models=())) == ([], [])
+
+        limits = Allowance(models=("thinking_ai", "code_ai"))
+        await keys_of(backstage).write_tenant(
+            Tenant(name="acme", allowance=limits, written_at=datetime.now(UTC), by="a test")
+        )
+
+        async def narrower() -> bool:
+            return await listed(both) == (["thinking_ai"], ["segue-auto", "thinking_ai"])
+
+        await eventually(narrower)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from services.gateway import runs
-from services.gateway.http import sse
+from services.gateway.http import wire
 from shared.contracts.commands import SubmitRequest
 from shared.contracts.ids import Category
 from shared.topology import EVENTS, Limits
@@ -146,7 +146,7 @@ async def test_a_refusal_is_a_status_not_an_event(stage: Stage) -> None:
 
 async def test_a_silent_stream_shows_that_it_lives(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment comes when nothing else does, so that nobody in between takes the connection for dead."""
-    monkeypatch.setattr(sse, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(wire, "HEARTBEAT_S", 0.1)
     async with stage() as (http, backstage):
         backstage.script = silence
         async with http.stream("POST", "/chat", json=QUESTION) as response:

@@ -10,13 +10,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.bearers import NoKeys
 from services.gateway.guard import Guard, NotKnown, TooManyTries
-from services.gateway.http.errors import JSON, failure, said_of
+from services.gateway.http.errors import JSON, REALM, failure, said_of
 from services.gateway.http.scopes import needed
 from services.gateway.principal import Principal
+from services.gateway.tenure import Asker
 from shared.bus.errors import BusError
 from shared.observe import metrics
 
-REALM: Final = 'Bearer realm="segue"'
 SUBPROTOCOL: Final = "bearer."
 """Browsers cannot set a WebSocket's headers: `new WebSocket(url, ["segue", "bearer." + key])`."""
 _CLOSE_OVER: Final = 65_536
@@ -53,8 +53,8 @@ class Access:
             await self._refuse(_forbidden(principal, wanted.value), scope, receive, send)
             return
         scope.setdefault("state", {})["principal"] = principal
-        if scope["type"] == "websocket":
-            scope["state"]["principal_now"] = partial(authenticator.principal_of, credential)
+        if credential is not None:
+            scope["state"]["asker"] = Asker(principal, credential, partial(authenticator.principal_of, credential))
         await self._app(scope, receive, send)
 
     async def _refuse(self, answer: Response, scope: Scope, receive: Receive, send: Send) -> None:

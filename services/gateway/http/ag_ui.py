@@ -21,10 +21,11 @@ from services.gateway.http.identity import identity_by
 from services.gateway.http.models import ChatBody, Failure
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
-from services.gateway.http.sse import Gone, Wire, watching
+from services.gateway.http.streams import streaming
+from services.gateway.http.wire import Wire, watching
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
+from services.gateway.tenure import CredentialOver
 from services.gateway.texts import Said
-from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.errors import BusError
 from shared.contracts.events import RunEnded
@@ -63,24 +64,21 @@ class Answering(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, run, wire = self._gateway, self._birth.run, Wire(send)
-        try:
-            async with (
-                gateway.waiting.place(run.tenant),
-                following(gateway.pages, run.tenant, run.run_id, tokens=True) as there,
-            ):
-                with bound(run_id=run.run_id):
-                    past = await gateway.runs.past(self._birth)
-                    if past == Past():
-                        await gateway.runs.bear(self._birth)
-                    async with watching(receive, wire, there.ear):
-                        await self._tell(wire, there, past)
-        except Stopping as error:
-            if not wire.begun:
-                raise
-            await _write(wire, self._words.fail(said_of(error)[1], "stopping"))
-            await wire.write(b"", more=False)
-        except Gone:
-            pass
+        async with (
+            streaming(gateway, scope, wire, lambda why: self._farewell(wire, why)),
+            following(gateway.pages, run.tenant, run.run_id, tokens=True) as there,
+        ):
+            with bound(run_id=run.run_id):
+                past = await gateway.runs.past(self._birth)
+                if past == Past():
+                    await gateway.runs.bear(self._birth)
+                async with watching(receive, wire, there.ear):
+                    await self._tell(wire, there, past)
+
+    async def _farewell(self, wire: Wire, why: Exception) -> None:
+        code = "credential_over" if isinstance(why, CredentialOver) else "stopping"
+        await _write(wire, self._words.fail(said_of(why)[1], code))
+        await wire.write(b"", more=False)
 
     async def _tell(self, wire: Wire, there: Following, past: Past) -> None:
         run = past.accepted.run if past.accepted is not None else self._birth.run

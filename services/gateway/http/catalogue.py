@@ -12,12 +12,14 @@ from starlette.responses import Response
 from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import show
 from services.gateway.http.errors import JSON
+from services.gateway.http.identity import who
 from services.gateway.http.model_bodies import ModelsAnswer, listed_model
 from services.gateway.http.models import (
     AddonsAnswer,
     HealthAnswer,
     StatsAnswer,
 )
+from services.gateway.http.openai import offer
 from shared.bus.errors import NotProvisioned, Unavailable
 from shared.topology import CALLS, REQUESTS, SESSIONS, WORKFLOWS
 
@@ -43,9 +45,9 @@ async def health(request: Request) -> Response:
 
 @router.get("/models", summary="Models", response_model=ModelsAnswer)
 async def models(request: Request) -> Response:
-    """List the roles with the models that play them, their variants and those that stand in."""
+    """List the roles that the caller may ask: the models that play them, variants, and who stands in."""
     gateway = gateway_of(request)
-    found = [listed_model(offered, gateway.live) for offered in gateway.listings.models]
+    found = [listed_model(offered, gateway.live) for offered in offer.allowed(gateway.listings, who(request))]
     return show(ModelsAnswer(models=found, count=len(found)))
 
 

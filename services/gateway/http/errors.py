@@ -1,6 +1,7 @@
 """Every answer that is not a success: a status and a `detail` that says what happened and what to do."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from services.gateway.admission import OverLimit
 from services.gateway.http.openai import failures
 from services.gateway.runs import KeyReused, NoEndInTime
+from services.gateway.tenure import CredentialOver
 from services.gateway.waiting import Stopping, TooManyWaiting
 from shared.bus.errors import BusError, QueueFull, Unavailable
 from shared.bus.payloads import PayloadMissing
@@ -23,6 +25,7 @@ from shared.workflows.validation import Problem, json_path
 log = logging.getLogger("segue.gateway")
 
 JSON = "application/json"
+REALM = 'Bearer realm="segue"'
 
 
 class Refusal(HTTPException):
@@ -98,6 +101,8 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
                 "Idempotency-Key gets its answer when it is sent again",
                 _after(1),
             )
+        case CredentialOver():
+            return 401, f"{error}", {"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
         case KeyReused():
             return 422, f"{error}; send a new key with a new request, or the very same request to get its answer", {}
         case NoEndInTime():
@@ -114,7 +119,7 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
 
 
 def _after(seconds: float) -> dict[str, str]:
-    return {"Retry-After": str(max(1, round(seconds)))}
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -170,6 +175,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(OverLimit, _limited)
-    for kind in (BusError, Unreadable, KeyReused, NoEndInTime, TooManyWaiting, Stopping):
+    for kind in (BusError, Unreadable, KeyReused, NoEndInTime, TooManyWaiting, Stopping, CredentialOver):
         app.add_exception_handler(kind, _on_bus)
     app.add_exception_handler(Exception, _bug)

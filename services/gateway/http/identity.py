@@ -1,12 +1,13 @@
 """Who asks, and which run a request is."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 from starlette.requests import HTTPConnection, Request
 
 from services.gateway.births import Identity
 from services.gateway.http.errors import Refusal
 from services.gateway.principal import EVERYBODY, Principal
+from services.gateway.tenure import Asker
 from shared.contracts.ids import new_run_id, run_id_of_key
 
 LONGEST_KEY = 255
@@ -23,11 +24,16 @@ async def who_now(connection: HTTPConnection) -> Principal:
 
     Raises what `Authenticator.principal_of` does.
     """
-    state = connection.scope.get("state", {})
-    again: Callable[[], Awaitable[Principal]] | None = state.get("principal_now")
-    if again is not None:
-        state["principal"] = await again()
+    asker = asker_of(connection)
+    if asker is not None:
+        connection.scope["state"]["principal"] = await asker.again()
     return who(connection)
+
+
+def asker_of(connection: HTTPConnection) -> Asker | None:
+    """Return how to ask again whom a connection is from; None where nobody is asked."""
+    found: Asker | None = connection.scope.get("state", {}).get("asker")
+    return found
 
 
 def may_ask(request: HTTPConnection, roles: Iterable[str]) -> None:

@@ -18,10 +18,11 @@ from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure
-from services.gateway.http.sse import Gone, Wire, event, watching
+from services.gateway.http.streams import streaming
+from services.gateway.http.wire import Wire, event, watching
 from services.gateway.pages import Fact
+from services.gateway.tenure import CredentialOver
 from services.gateway.texts import Said, fields_of
-from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.errors import BusError
 from shared.contracts.ids import is_token
@@ -92,7 +93,7 @@ class Followed(Response):
         gateway, wire = self._gateway, Wire(send)
         try:
             async with (
-                gateway.waiting.place(self._tenant),
+                streaming(gateway, scope, wire, lambda why: self._farewell(wire, why)),
                 following(gateway.pages, self._tenant, self._run_id, after=self._after, tokens=self._tokens) as there,
                 watching(receive, wire, there.ear),
             ):
@@ -105,12 +106,16 @@ class Followed(Response):
                         else:
                             await wire.still_there()
                     await wire.end()
-        except (Stopping, BusError):
+        except BusError:
             if not wire.begun:
                 raise
             # It comes back, here or at another gateway, with the last id that it has.
-        except Gone:
-            pass
+
+    async def _farewell(self, wire: Wire, why: Exception) -> None:
+        """Of a gateway that stops nothing is said: the reader comes back, like after any cut."""
+        if isinstance(why, CredentialOver):
+            await wire.tell("error", wire.said(why, self._run_id))
+            await wire.write(b"", more=False)
 
 
 def _written(one: Fact | Said) -> bytes:

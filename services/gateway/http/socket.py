@@ -28,9 +28,11 @@ from services.gateway.http.identity import identity_by, who, who_now
 from services.gateway.http.run_models import Wanted
 from services.gateway.http.runs import steered
 from services.gateway.http.socket_models import Cancel, Chat, Decide, Ping, Subscribe, asked_of, mark_of
+from services.gateway.http.streams import FAREWELL_S, held
 from services.gateway.pages import Fact
 from services.gateway.principal import Principal
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
+from services.gateway.tenure import CredentialOver
 from services.gateway.texts import Said, fields_of
 from services.gateway.waiting import Stopping, TooManyWaiting
 from shared import subjects
@@ -59,6 +61,7 @@ NEEDS: Final[Mapping[type, Scope]] = {Subscribe: Scope.READ, Cancel: Scope.WORKF
 _GOING_AWAY: Final = 1001
 _RESTARTS: Final = 1012
 _NOT_ALLOWED: Final = 1008
+OVER: Final = "the credential does not count any more"
 
 Fields = dict[str, Any]
 
@@ -72,13 +75,14 @@ class Line:
     """One client's socket. Whoever has something to say waits until the client has taken what was said before."""
 
     socket: WebSocket
+    patience_s: float = STALLED_S
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def tell(self, kind: str, mark: str | int | None, **fields: Any) -> None:
         """Send one message. Raises `Gone`."""
         said = {"type": kind, **({} if mark is None else {"id": mark}), **fields}
         try:
-            async with self._turn, asyncio.timeout(STALLED_S):
+            async with self._turn, asyncio.timeout(self.patience_s):
                 await self.socket.send_text(to_json(said).decode())
         except (TimeoutError, RuntimeError, WebSocketDisconnect, OSError) as error:
             raise Gone from error
@@ -99,7 +103,7 @@ async def ws(socket: WebSocket) -> None:
         await _refuse(socket, failure(403, told))
         return
     try:
-        async with gateway.waiting.place(who(socket).tenant):
+        async with held(gateway, socket):
             offered = socket.scope.get("subprotocols", [])
             await socket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
             await Conversation(gateway, socket).hold()
@@ -110,6 +114,11 @@ async def ws(socket: WebSocket) -> None:
         with suppress(Gone, RuntimeError):
             await Line(socket).fail(None, 503, said_of(error)[1])
             await socket.close(_RESTARTS, "this gateway stops; connect again")
+    except CredentialOver as error:
+        line = Line(socket, FAREWELL_S)
+        with suppress(Gone, RuntimeError):
+            await line.fail(None, 401, str(error))
+            await socket.close(_NOT_ALLOWED, OVER)
 
 
 async def _refuse(socket: WebSocket, answer: Response) -> None:
@@ -191,7 +200,7 @@ class Conversation:
             return
         except NotKnown as error:
             await self._line.fail(mark, 401, str(error))
-            await self._quietly(self._socket.close(_NOT_ALLOWED, "the credential does not count any more"))
+            await self._quietly(self._socket.close(_NOT_ALLOWED, OVER))
             raise Gone from error
         task = asyncio.create_task(self._serve(asked, mark))
         self._going[task] = mark

@@ -2,25 +2,19 @@
 
 import asyncio
 import json
-import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from nats.aio.msg import Msg
-from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from services.gateway.births import Birth
 from services.gateway.gateway import Gateway
-from services.gateway.http.answering import REPLAYED
 from services.gateway.http.answers import to_chat
-from services.gateway.http.errors import said_of
+from services.gateway.http.streams import streaming
+from services.gateway.http.wire import Wire, event, watching
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.texts import Said, Texts, fields_of
-from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.errors import BusError
 from shared.bus.hearing import Ear
@@ -30,74 +24,7 @@ from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import Run, Unreadable
 from shared.observe.logs import bound
 
-log = logging.getLogger("segue.gateway")
-
-HEARTBEAT_S = 10.0
-STALLED_S = 30.0
-"""A caller that reads nothing for this long is let go."""
 ACKNOWLEDGE = "acknowledge"
-HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-)
-
-
-def event(name: str, data: bytes, seq: int | None = None) -> bytes:
-    """Return one event on the wire. `data` is JSON on one line; `seq`: what a reader can go on behind."""
-    mark = b"" if seq is None else b"id: %d\n" % seq
-    return b"%bevent: %b\ndata: %b\n\n" % (mark, name.encode(), data)
-
-
-class Gone(Exception):
-    """The caller has closed the connection, or reads nothing any more. The run goes on."""
-
-
-@dataclass(slots=True)
-class Wire:
-    """The caller's end of the stream."""
-
-    send: Send
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    written_at: float = 0.0
-
-    @property
-    def begun(self) -> bool:
-        return self.written_at > 0
-
-    async def begin(self, *, replayed: bool, more: Mapping[str, str] | None = None) -> None:
-        said = {**(REPLAYED if replayed else {}), **(more or {})}
-        headers = [*HEADERS, *((name.lower().encode(), value.encode()) for name, value in said.items())]
-        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def write(self, data: bytes, *, more: bool = True) -> None:
-        if self.gone.is_set():
-            raise Gone
-        try:
-            async with asyncio.timeout(STALLED_S):
-                await self.send({"type": "http.response.body", "body": data, "more_body": more})
-        except (TimeoutError, OSError) as error:
-            raise Gone from error
-        self.written_at = asyncio.get_running_loop().time()
-
-    async def tell(self, name: str, data: Any) -> None:
-        await self.write(event(name, to_json(data)))
-
-    async def fail(self, error: Exception, run_id: str) -> None:
-        status, detail, _ = said_of(error)
-        await self.tell("error", {"status": status, "detail": detail, "run_id": run_id})
-        await self.end()
-
-    async def end(self) -> None:
-        await self.tell("done", {})
-        await self.write(b"", more=False)
-
-    async def still_there(self) -> None:
-        """Say something if nothing was said for long. Raises `Gone`."""
-        if self.gone.is_set():
-            raise Gone
-        if asyncio.get_running_loop().time() - self.written_at >= HEARTBEAT_S:
-            await self.write(b": still there\n\n")
 
 
 class Events(Response):
@@ -118,20 +45,16 @@ class Events(Response):
             subjects.token(run.tenant, run.run_id, "*"),
         )
         wire = Wire(send)
-        try:
-            async with gateway.waiting.place(run.tenant), gateway.bus.hearing.listen(*heard_on) as ear:
-                with bound(run_id=run.run_id):
-                    past = await gateway.runs.past(self._birth)
-                    if past.accepted is None and past.ended is None:
-                        await gateway.runs.bear(self._birth)
-                    async with watching(receive, wire, ear):
-                        await self._tell(wire, ear, past)
-        except Stopping as error:
-            if not wire.begun:
-                raise
-            await wire.fail(error, run.run_id)
-        except Gone:
-            log.info("stream.left", extra={"run_id": run.run_id})
+        async with (
+            streaming(gateway, scope, wire, lambda why: wire.fail(why, run.run_id)),
+            gateway.bus.hearing.listen(*heard_on) as ear,
+        ):
+            with bound(run_id=run.run_id):
+                past = await gateway.runs.past(self._birth)
+                if past.accepted is None and past.ended is None:
+                    await gateway.runs.bear(self._birth)
+                async with watching(receive, wire, ear):
+                    await self._tell(wire, ear, past)
 
     async def _tell(self, wire: Wire, ear: Ear, past: Past) -> None:
         """Tell everything, from the acceptance to the end."""
@@ -243,20 +166,3 @@ class _Telling:
             settled = await read(facts.settled(Purpose.DECISION, ACKNOWLEDGE), CallSettled)
             if settled is not None:
                 await self._settled(settled)
-
-
-@asynccontextmanager
-async def watching(receive: Receive, wire: Wire, ear: Ear) -> AsyncIterator[None]:
-    """Notice meanwhile that the caller has gone."""
-    watch = asyncio.create_task(_watch(receive, wire, ear))
-    try:
-        yield
-    finally:
-        watch.cancel()
-
-
-async def _watch(receive: Receive, wire: Wire, ear: Ear) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    wire.gone.set()
-    ear.rouse()

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from services.gateway import births
 from services.gateway.births import Birth
-from services.gateway.gateway import Gateway
+from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.callbacks import callback_of
 from services.gateway.http.errors import Refusal, invalid
 from services.gateway.http.identity import identity_of, may_ask, who
@@ -51,7 +51,7 @@ async def birth_of(request: Request, gateway: Gateway, body: Asking, conversatio
         case Auto():
             pass
         case None:
-            raise unknown(body.model, gateway)
+            raise unknown(body.model, request)
     callback = _callback(request, gateway)
     with understood():
         text, images = question(conversation.messages)
@@ -71,9 +71,9 @@ def _callback(request: Request, gateway: Gateway) -> Callback | None:
     return callback_of(gateway, who(request).tenant, request.headers.get(CALLBACK), named=CALLBACK)
 
 
-def unknown(model: str, gateway: Gateway) -> Refusal:
-    """Return the refusal of a model that there is not."""
-    roles = ", ".join(one.name for one in gateway.listings.models)
+def unknown(model: str, request: Request) -> Refusal:
+    """Return the refusal of a model that there is not, with those that its caller may ask."""
+    roles = ", ".join(one.name for one in offer.allowed(gateway_of(request).listings, who(request)))
     said = f"the model {model[:80]!r} does not exist; there are {offer.AUTO}, {roles}, and {offer.TEMPLATE}… as listed"
     return Refusal(404, (Problem("$.model", "model_not_found", said),))
 
@@ -84,7 +84,7 @@ async def _of_template(
     tenant = who(request).tenant
     offered = await gateway.book.get(tenant, name)
     if offered is None:
-        raise unknown(body.model, gateway)
+        raise unknown(body.model, request)
     parameters = {name: (one.type, one.required) for name, one in offered.template.variables.items()}
     said = next((one for one in reversed(conversation.messages) if one.role == "user"), None)
     text = said.content if said is not None and isinstance(said.content, str) else ""

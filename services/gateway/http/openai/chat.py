@@ -1,5 +1,7 @@
 """`POST /v1/chat/completions`, `GET /v1/models`"""
 
+from typing import Any
+
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,9 +31,8 @@ router = routes("openai")
 
 @router.get("/v1/models", summary="Models, for OpenAI's clients", responses=ERRORS)
 async def models(request: Request) -> Response:
-    """List what `model` can be: `segue-auto`, every role, every template as `template/<name>`."""
-    gateway = gateway_of(request)
-    data = offer.listed(gateway.listings, await _templates(request, gateway))
+    """List what `model` can be for this caller: `segue-auto`, roles, templates as `template/<name>`."""
+    data = await _listed(request)
     return Response(to_json({"object": "list", "data": data}), 200, None, JSON)
 
 
@@ -42,18 +43,18 @@ async def models(request: Request) -> Response:
     openapi_extra=at("model", "Its id, such as segue-auto or template/research_report."),
 )
 async def model(request: Request) -> Response:
-    """Return one model."""
-    gateway, name = gateway_of(request), request.path_params["model"]
-    data = offer.listed(gateway.listings, await _templates(request, gateway))
-    found = next((one for one in data if one["id"] == name), None)
+    """Return one model of those that are listed."""
+    name = request.path_params["model"]
+    found = next((one for one in await _listed(request) if one["id"] == name), None)
     if found is None:
-        raise unknown(name, gateway)
+        raise unknown(name, request)
     return Response(to_json(found), 200, None, JSON)
 
 
-async def _templates(request: Request, gateway: Gateway) -> dict[str, str]:
-    there = await gateway.book.all(who(request).tenant)
-    return {name: one.template.description for name, one in there.items()}
+async def _listed(request: Request) -> list[dict[str, Any]]:
+    gateway, asks = gateway_of(request), who(request)
+    there = await gateway.book.all(asks.tenant)
+    return offer.listed(gateway.listings, {name: one.template for name, one in there.items()}, asks)
 
 
 @router.post(

@@ -75,7 +75,7 @@ async def embed(request: Request) -> Response:
     body = await parsed(request, EmbeddingsBody)
     chosen = offer.wanted(body.model, gateway.listings)
     if chosen is None:
-        raise unknown(body.model, gateway)
+        raise unknown(body.model, request)
     if not isinstance(chosen, Role) or chosen.model.lane is not Lane.TEXT:
         said = f"{body.model[:80]!r} makes no embeddings: name a role whose server does"
         raise Refusal(422, (Problem("$.model", "unsupported_value", said),))

@@ -6,7 +6,6 @@ and the end has the whole text.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,10 +17,11 @@ from services.gateway.births import Birth
 from services.gateway.gateway import Gateway
 from services.gateway.http.errors import said_of
 from services.gateway.http.openai.failures import Failing, of_detail
-from services.gateway.http.sse import ACKNOWLEDGE, Gone, Wire, watching
+from services.gateway.http.sse import ACKNOWLEDGE
+from services.gateway.http.streams import streaming
+from services.gateway.http.wire import Wire, watching
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.texts import Said, Texts
-from services.gateway.waiting import Stopping
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.errors import BusError
@@ -33,8 +33,6 @@ from shared.contracts.message import Run, Unreadable
 from shared.observe.logs import bound
 from shared.topology import EVENTS
 from shared.transcript import Piece, Restart
-
-log = logging.getLogger("segue.gateway")
 
 PAGE: Final = 100
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -139,18 +137,14 @@ class Following(Response):
         if self._steps:
             hints += [live.category, live.plan, live.settled(Purpose.DECISION, ACKNOWLEDGE)]
             hints.append(live.settled(Purpose.TASK, "*"))
-        try:
-            async with gateway.waiting.place(run.tenant), gateway.bus.hearing.listen(*spoken, hints=hints) as ear:
-                with bound(run_id=run.run_id):
-                    past = await self._born()
-                    async with watching(receive, wire, ear):
-                        await self._tell(wire, ear, past)
-        except Stopping as error:
-            if not wire.begun:
-                raise
-            await self._fail(wire, error)
-        except Gone:
-            log.info("stream.left", extra={"run_id": run.run_id})
+        async with (
+            streaming(gateway, scope, wire, lambda why: self._fail(wire, why)),
+            gateway.bus.hearing.listen(*spoken, hints=hints) as ear,
+        ):
+            with bound(run_id=run.run_id):
+                past = await self._born()
+                async with watching(receive, wire, ear):
+                    await self._tell(wire, ear, past)
 
     async def _born(self) -> Past:
         """Bear the run, unless it is there."""

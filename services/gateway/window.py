@@ -1,0 +1,101 @@
+"""How many of an account's requests lie in the last minute, and when the next one may begin. Pure. (ADR 0025)
+
+A counter of the server numbers an account's requests, and each number is kept for a while with its time. So what lies
+in the window is what was counted by now less what had been counted when it began. A request that is refused takes
+itself back, with an entry of its own that names the one it takes back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+WINDOW_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change of an account's count, as it was stored."""
+
+    seq: int
+    total: int
+    """The count with it."""
+    at: float
+    """Seconds since 1970, by the server's clock."""
+    takes_back: int | None = None
+    """The `seq` of the entry that it takes back: it counts one less. None: it counts one more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """The request may begin. `before`: what had been counted when its window began."""
+
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """It may not. `oldest_at`: when the one began that leaves the window first; None: it is not in view."""
+
+    oldest_at: float | None
+
+
+def judge(seq: int, total: int, view: Sequence[Entry], most: int) -> Fits | Full:
+    """Decide about the request that was counted as `total` under `seq`.
+
+    `view`: what is stored since its window began, in order, as far as it was read; it may end before the request.
+    Exact however many ask at once, as long as what was taken back is in view together with what takes it back, which
+    is stored within moments. Where a limit was lowered within the minute, more than the oldest have to leave.
+    """
+    if not view:
+        return Full(None)
+    first = view[0]
+    back = {one.takes_back for one in view if one.takes_back is not None}
+    before = first.total + (1 if first.takes_back is not None else -1) - sum(1 for one in back if one < first.seq)
+    gone_since = sum(1 for one in view if one.takes_back is not None and one.takes_back < seq < one.seq)
+    if total - gone_since - before <= most:
+        return Fits(before)
+    stay = (one.at for one in view if one.takes_back is None and one.seq not in back and one.seq != seq)
+    return Full(next(stay, None))
+
+
+@dataclass(slots=True)
+class Known:
+    """What a process has seen of an account's count: enough to let most requests begin without a look at the window.
+
+    What had been counted a window ago or longer does not lie in it. Two such marks are kept, the younger for when the
+    older one is too old; times are seconds of a clock that never jumps. `lives_s`: how long entries are kept; what was
+    marked before says nothing, as the count may have begun anew.
+    """
+
+    window_s: float = WINDOW_S
+    lives_s: float = 3 * WINDOW_S
+    opens_at: float | None = None
+    """Of the latest refusal: when the next may begin, in seconds since 1970; None: soon, but nobody can say when."""
+    _older: tuple[int, float] | None = None
+    _younger: tuple[int, float] | None = None
+    _closed: tuple[int, float] = (0, 0.0)
+
+    def at_most(self, total: int, now: float) -> int:
+        """Return how many requests the window can hold at the most, with the one that was counted as `total`."""
+        if self._older is None or self._older[0] > total or not self.window_s <= now - self._older[1] < self.lives_s:
+            return total
+        return total - self._older[0]
+
+    def saw(self, total: int, now: float) -> None:
+        """Remember what was counted by now."""
+        if self._younger is not None and now - self._younger[1] >= self.window_s:
+            self._older, self._younger = self._younger, (total, now)
+        elif self._younger is None or total < self._younger[0]:
+            self._younger = (total, now)
+
+    def began(self, before: int, at: float) -> None:
+        """Remember what had been counted when a window began."""
+        self._older = (before, at)
+
+    def close(self, most: int, until: float, opens_at: float | None) -> None:
+        """Refuse without asking for a moment: the account was full."""
+        self._closed, self.opens_at = (most, until), opens_at
+
+    def is_closed(self, most: int, now: float) -> bool:
+        """Whether it was full a moment ago, by the same limit."""
+        return self._closed[0] == most and now < self._closed[1]
