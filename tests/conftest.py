@@ -22,7 +22,8 @@ _width = 1_500
 server_module._PORTS = range(20_000 + _width * (int(_worker) % 8), 20_000 + _width * (int(_worker) % 8 + 1))
 
 # How long one example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("segue", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples = int(os.environ.get("SEGUE_TEST_EXAMPLES", "100"))
+settings.register_profile("segue", deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("segue")
 
 
