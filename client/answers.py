@@ -106,8 +106,12 @@ class Run(Answer):
 
     run_id: str
     state: str
+    """`queued`, `accepted`, `planning`, `waiting`, `running`, `paused` or `awaiting_approval`; at the end `completed`,
+    `failed`, `denied` or `cancelled`."""
     waits_for: str | None = None
-    kind: str
+    waits_until: datetime | None = None
+    kind: str | None = None
+    """`chat` or `workflow`; None: nobody has taken it up."""
     category: str | None = None
     template: str | None = None
     session_id: str | None = None
@@ -125,6 +129,11 @@ class Run(Answer):
     def over(self) -> bool:
         """Whether it has ended."""
         return self.ended_at is not None
+
+    @property
+    def queued(self) -> bool:
+        """Whether nobody has taken it up yet; it can be cancelled and followed."""
+        return self.state == "queued"
 
 
 class RunLine(Answer):

@@ -12,7 +12,7 @@ import httpx
 from . import calls
 from .answers import Begun, ChatAnswer, Model, Plan, Run, RunLine, Schedule, Session, Template, Usage, WorkflowAnswer
 from .calls import Call, pause_s, taken
-from .errors import ApiError, Busy, ConnectionCut, NotFound, SegueError, Unreachable, WrongAddress
+from .errors import ApiError, Busy, ConnectionCut, SegueError, Unreachable, WrongAddress
 from .events import Event, EventReader
 from .faults import refused, told
 
@@ -21,9 +21,6 @@ T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 330.0
 """Longer than the default deadline of a run: the gateway says first that it has passed."""
-ACCEPTED_WITHIN_S = 10.0
-"""A run is there once somebody has accepted it: so long after it was begun, "it is not there" may mean "not yet"."""
-LOOK_AGAIN_S = 0.1
 OVER = "done"
 """The event that a stream ends with."""
 
@@ -200,15 +197,13 @@ class Segue:
             if cursor is None:
                 return
 
-    def events(
-        self, run_id: str, *, after: int = 0, tokens: bool = True, accepted_within_s: float = ACCEPTED_WITHIN_S
-    ) -> Iterator[Event]:
+    def events(self, run_id: str, *, after: int = 0, tokens: bool = True) -> Iterator[Event]:
         """Follow a run to its end: every fact once, over broken connections; pieces of texts may be lost with those.
 
-        `after`: the id of the last event that you have. `accepted_within_s`: how long a run that has just been begun is
-        waited for. Raises `NotFound` when it is not there then, `ConnectionCut` when nobody answers any more.
+        `after`: the id of the last event that you have. A run that is still queued is followed from its beginning.
+        Raises `NotFound` for one that is not there, `ConnectionCut` when nobody answers any more.
         """
-        reader, failures, waited_s = EventReader(after or None), 0, 0.0
+        reader, failures = EventReader(after or None), 0
         while True:
             headers = {"Last-Event-ID": str(reader.last_id)} if reader.last_id else {}
             try:
@@ -222,11 +217,6 @@ class Segue:
                                 return
                             yield event
                 raise ConnectionCut("the stream ended before the run did")
-            except NotFound:
-                if reader.last_id or waited_s >= accepted_within_s:
-                    raise
-                waited_s += LOOK_AGAIN_S
-                time.sleep(LOOK_AGAIN_S)
             except (Busy, ConnectionCut, Unreachable) as error:
                 failures += 1
                 api = error if isinstance(error, ApiError) else None

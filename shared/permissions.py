@@ -86,10 +86,19 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         "rate.*.*",
         "rate.*.*.*",
     ),
-    "categorizer": ("call.>", "workflow.*.*.*", "finish.*.*", "timer.*"),
-    "planner": ("call.>", "finish.*.*", "begin.*.*", "timer.*", "tasktimer.*.*", "schedule.*.*", "workflow.*.*.*"),
+    "categorizer": ("call.>", "workflow.*.*.*", "finish.*.*", "timer.*", "deadline.*"),
+    "planner": (
+        "call.>",
+        "finish.*.*",
+        "begin.*.*",
+        "timer.*",
+        "deadline.*",
+        "tasktimer.*.*",
+        "schedule.*.*",
+        "workflow.*.*.*",
+    ),
     "executor": ("call.>", "wait.>", "inquiry.>", "finish.*.*", "grant.>"),
-    "finisher": ("call.>", "finish.*.*", "callback.*.*", "callbackwait.*.*"),
+    "finisher": ("call.>", "finish.*.*", "timer.*", "callback.*.*", "callbackwait.*.*"),
 }
 """What each service sends."""
 
@@ -112,7 +121,7 @@ _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
 
 _READS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway": (FINISHES, RATES, f"KV_{RUNS}", f"OBJ_{ARTIFACTS}"),
-    "categorizer": (f"KV_{SESSIONS}",),
+    "categorizer": (FINISHES, f"KV_{SESSIONS}"),
     "planner": (CALLS, FINISHES),
     "executor": (CALLS, f"KV_{KEYS}"),
     "finisher": (CALLS, FINISHES),

@@ -30,6 +30,7 @@ from shared.conversation import IMAGE_TOKENS, before, estimated_tokens, history_
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
+from shared.overtaken import overtaken
 from shared.unreadable import end_run_of
 
 log = logging.getLogger("segue.categorizer")
@@ -60,9 +61,6 @@ class Categorizer:
         bus, run = self.bus, command.run
         facts = subjects.events(run.tenant, run.run_id)
         point("categorizer.taken")
-        if command.source == "bus":
-            await bus.log.set_timer(run)
-            point("categorizer.timer_set")
         accepted = await bus.log.write(facts.accepted, _accepted(command))
         point("categorizer.accepted")
         run, request = accepted.fact.run, accepted.fact.request
@@ -70,8 +68,11 @@ class Categorizer:
             return Done()  # the run's id is a workflow's, which the planner has accepted: nothing to categorise
         if accepted.mine:
             metrics.RUNS_ACCEPTED.labels(command.source).inc()
-        elif await bus.log.exists(facts.ended):
+        if await overtaken(bus, accepted, self.now()):
             return Done()
+        if command.source == "bus":
+            await bus.log.keep_timer(run)
+            point("categorizer.timer_set")
         history = await self._history(run, request)
         category = None if accepted.mine else await bus.log.read(facts.category, RunCategorized)
         if category is None and command.lineage is not None:

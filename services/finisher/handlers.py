@@ -136,9 +136,8 @@ class Finisher:
 
     async def _queued(self, command: ControlRun) -> Run | None:
         """Return a run that nobody has accepted yet, by its timer: ended now, nothing is bought for it later."""
-        stored = await self.bus.jetstream.last(FINISHES, subjects.timer(command.run_id))
-        run = (await self.bus.log.decode(stored, DeadlinePassed)).run if stored is not None else None
-        return run if run is not None and run.tenant == command.tenant else None
+        there = await self.bus.log.timer(command.run_id)
+        return there[0].run if there is not None and there[0].run.tenant == command.tenant else None
 
     async def _stop(self, run: Run, reason: str) -> None:
         """Tell executors to drop what they do for a run: a hint, the log decides."""
@@ -169,11 +168,23 @@ class Finisher:
                 return Done()
             story = await read_story(self.bus, run)
             await complete(self.bus, run, story, ())
+            if await self._has_more_time(run, story.accepted):
+                return Done()
             ended = await self._of_deadline(run, story)
             log.warning("run.deadline", extra={"waited_for": ended.fault.message if ended.fault else None})
             await self._end(ended, story.accepted, story.planned)
             await self._stop(run, "deadline")
             return Done()
+
+    async def _has_more_time(self, run: Run, accepted: RunAccepted | None) -> bool:
+        """Whether a run was promised more than this timer's time by another gateway that bore it too. (ADR 0024)"""
+        if accepted is None:
+            there = await self.bus.log.timer(run.run_id)
+            return there is not None and there[0].run.deadline_at > run.deadline_at
+        if accepted.run.deadline_at <= run.deadline_at:
+            return False
+        await self.bus.log.set_timer(accepted.run)
+        return True
 
     async def _decoded(self, delivery: Delivery, kind: type[M]) -> M:
         body = await self.bus.payloads.unpack(delivery.data, delivery.headers)

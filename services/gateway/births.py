@@ -4,13 +4,13 @@ An `Idempotency-Key` is the run's id, so a repeated request is the same run, whi
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from services.gateway.principal import EVERYBODY, Account, Principal, at_most
 from shared.contracts.callbacks import Callback
-from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, WorkflowRequest
+from shared.contracts.commands import ChatRequest, Lineage, PlanRun, SubmitRequest, Taker, WorkflowRequest
 from shared.contracts.conversation import Conversation
 from shared.contracts.events import RunAccepted
 from shared.contracts.ids import Priority, RunId, SessionId, TenantId
@@ -41,6 +41,17 @@ class Birth:
     @property
     def run(self) -> Run:
         return self.command.run
+
+    @property
+    def by(self) -> Taker:
+        """Who is to take it up."""
+        return "categorizer" if isinstance(self.command, SubmitRequest) else "planner"
+
+    def timed(self, run: Run) -> "Birth":
+        """Return it with the times of a run that others bear under its key: it is the same run."""
+        times = {"born_at": run.born_at, "deadline_at": run.deadline_at}
+        command = self.command.model_copy(update={"run": self.run.model_copy(update=times)})
+        return replace(self, command=command)
 
 
 def session_of(run_id: RunId) -> SessionId:
@@ -113,10 +124,9 @@ def of_lineage(
 
 
 def _source(identity: Identity) -> Literal["gateway", "bus"]:
-    """Return whose request it is for whoever accepts it: a keyed one's timer is set there, as for one from the bus.
+    """Return whose request it is for whoever accepts it: a keyed one's timer is kept there, as for one from the bus.
 
-    Of several gateways that bear a keyed run at once, one that is refused would otherwise take back the timer that the
-    others rely on.
+    Several gateways may bear a keyed run at once, each with a timer: that of the request which is accepted counts.
     """
     return "bus" if identity.keyed else "gateway"
 

@@ -8,7 +8,6 @@ from pydantic_core import from_json
 
 from services.gateway import births
 from services.gateway.births import Birth, Identity
-from services.gateway.chronicle import read_chronicle
 from services.gateway.gateway import Gateway
 from services.gateway.http.callbacks import callback_of
 from services.gateway.http.chat import birth_of
@@ -16,12 +15,13 @@ from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import LONGEST_KEY
 from services.gateway.http.run_models import Wanted
 from services.gateway.http.run_view import state_of, waits_for, waits_until
-from services.gateway.http.runs import fits
+from services.gateway.http.runs import fits, read_run
 from services.gateway.http.templates import catalogue_with, filled_by, known
 from services.gateway.principal import Principal
+from services.gateway.queued import Queued
 from shared import subjects
 from shared.contracts.answer import answer_of, piece_of
-from shared.contracts.commands import ControlRun, DeadlinePassed
+from shared.contracts.commands import ControlRun
 from shared.contracts.door import (
     AskChat,
     AskControl,
@@ -35,9 +35,8 @@ from shared.contracts.door import (
 )
 from shared.contracts.events import RunEnded
 from shared.contracts.ids import TenantId, Verb, is_token, new_run_id, run_id_of_key
-from shared.contracts.message import Part, Run
+from shared.contracts.message import Part
 from shared.contracts.workflow import Workflow
-from shared.topology import FINISHES
 from shared.workflows.problems import roles_of
 from shared.workflows.validation import Invalid, Problem, validate
 
@@ -156,35 +155,21 @@ async def _begun(gateway: Gateway, birth: Birth) -> Begun:
     past = await gateway.runs.past(birth)
     run = birth.run if past.accepted is None else past.accepted.run
     if past.accepted is None and past.ended is None:
-        await gateway.runs.bear(birth)
-        if birth.keyed:  # so that it can be read from now on; taken before, it would outlive a refusal
-            await gateway.bus.log.set_timer(run)
+        run = await gateway.runs.bear(birth)
     return Begun(run_id=run.run_id, session_id=run.session_id, deadline_at=run.deadline_at)
-
-
-async def _queued(gateway: Gateway, tenant: TenantId, run_id: str) -> Run:
-    """Return a run that is stored and not accepted yet, by its timer. Raises `Refusal` when there is none."""
-    stored = await gateway.bus.jetstream.last(FINISHES, subjects.timer(run_id)) if is_token(run_id) else None
-    run = (await gateway.bus.log.decode(stored, DeadlinePassed)).run if stored is not None else None
-    if run is None or run.tenant != tenant:
-        raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, or has aged away")
-    return run
 
 
 async def _control(gateway: Gateway, tenant: TenantId, run_id: str, word: str, asked: AskControl) -> Steered:
     if word not in set(Verb):
         raise Refusal(422, f"{word[:80]!r} is nothing that can be wanted of a run: {', '.join(Verb)}")
     verb = Verb(word)
-    run = await read_chronicle(gateway.bus, tenant, run_id) if is_token(run_id) else None
-    if run is None:
-        await _queued(gateway, tenant, run_id)
-        raise Refusal(409, "the run waits to be accepted: say it again in a moment", headers={"Retry-After": "1"})
+    run = await read_run(gateway, tenant, run_id)
     fits(run, verb, Wanted(reason=asked.reason, task=asked.task))
     command = ControlRun(
         run_id=run_id, tenant=tenant, verb=verb, by="an outside system", reason=asked.reason, task=asked.task
     )
     await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
-    return Steered(run_id=run_id, verb=verb, state=state_of(run))
+    return Steered(run_id=run_id, verb=verb, state="queued" if isinstance(run, Queued) else state_of(run))
 
 
 async def _look(gateway: Gateway, tenant: TenantId, run_id: str, asked: AskRead) -> RunRead | PieceRead:
@@ -195,13 +180,11 @@ async def _look(gateway: Gateway, tenant: TenantId, run_id: str, asked: AskRead)
         return _piece(run_id, ended, asked.part, asked.offset)
     if ended is not None:
         return RunRead(run_id=run_id, state=ended.outcome, answer=answer_of(ended, ANSWER_BYTES))
-    run = await read_chronicle(gateway.bus, tenant, run_id) if is_token(run_id) else None
-    if run is None:
-        queued = await _queued(gateway, tenant, run_id)
-        waits = "a categorizer or planner to take its request"
-        return RunRead(run_id=run_id, state="queued", waits_for=waits, waits_until=queued.deadline_at)
+    run = await read_run(gateway, tenant, run_id)
     if run.ended is not None:  # at this very moment
         return await _look(gateway, tenant, run_id, asked)
+    if isinstance(run, Queued):
+        return RunRead(run_id=run_id, state="queued", waits_for=run.waits_for, waits_until=run.waits_until)
     state = state_of(run)
     return RunRead(run_id=run_id, state=state, waits_for=waits_for(run, state), waits_until=waits_until(run))
 

@@ -11,6 +11,7 @@ from services.gateway.births import Birth, is_repetition
 from shared import subjects
 from shared.bus.connection import Bus
 from shared.bus.errors import BusError, NotProvisioned, QueueFull, Refused
+from shared.bus.log import TIMER_TRIES
 from shared.contracts.commands import PlanRun, SubmitRequest
 from shared.contracts.events import RunAccepted, RunEnded
 from shared.contracts.message import Run
@@ -112,28 +113,49 @@ class Runs:
         until = asyncio.get_running_loop().time() + ACCEPTED_WITHIN_S
         await self.bus.live.expect(live.accepted, facts.accepted, RunAccepted, ask=None, until=until)
 
-    async def bear(self, birth: Birth) -> None:
-        """Set the deadline, then send the command. A full queue leaves nothing behind. Raises `OverLimit`.
+    async def bear(self, birth: Birth) -> Run:
+        """Set the deadline, then send the command; returns the run. A full queue leaves nothing behind.
 
-        A keyed run's timer is set by whoever accepts it, see `births`.
+        A keyed run may be borne by others at the same moment, or have been before: then it has their times, and a timer
+        that they cannot take back once it is queued. (ADR 0024) Raises `OverLimit`, `QueueFull`.
         """
         admission = self.admission if birth.accounts else None
         places = await admission.admit(birth) if admission is not None else ()
-        sent = False
+        own, sent = None, False
         try:
-            if not birth.keyed:
-                await self.bus.log.set_timer(birth.run)
+            birth, own = await self._timed(birth)
             sent = True
             await self._send(birth.command)
         except BaseException as error:
             # Once it is sent, only an answer that refuses it says that it is not there. One that does not come in time,
             # or a caller that goes meanwhile, says nothing: the run may begin, and keeps its places until it has ended.
-            if admission is not None and (not sent or isinstance(error, NOT_THERE)):
+            refused = sent and isinstance(error, NOT_THERE)
+            others = refused and await self._take_back(birth, own)
+            if admission is not None and (not sent or refused) and not others:
                 await admission.take_back(birth, places)
-            if sent and isinstance(error, NOT_THERE) and not birth.keyed:
-                with contextlib.suppress(BusError):  # a timer left behind fires once, for a run that nobody has
-                    await self.bus.log.take_timer_back(birth.run.run_id)
             raise
+        if birth.keyed and own is None:
+            await self.bus.log.renew_timer(birth.run, birth.by)
+        return birth.run
+
+    async def _timed(self, birth: Birth) -> tuple[Birth, int | None]:
+        """Set a run's timer; returns the birth with its times, and the timer's sequence when it is this birth's."""
+        for _ in range(TIMER_TRIES):
+            own = await self.bus.log.set_timer(birth.run, birth.by)
+            if own is not None or not birth.keyed:
+                return birth, own
+            if (there := await self.bus.log.timer(birth.run.run_id)) is not None:
+                return birth.timed(there[0].run), None
+        return birth, None
+
+    async def _take_back(self, birth: Birth, own: int | None) -> bool:
+        """Take back the timer of a run that was refused; returns whether others bear it, who keep its place."""
+        run_id = birth.run.run_id
+        with contextlib.suppress(BusError):  # a timer left behind fires once, for a run that nobody has
+            if not birth.keyed or own is not None:
+                await self.bus.log.take_timer_back(run_id, own=own)
+            return birth.keyed and await self.bus.log.timer(run_id) is not None
+        return False
 
     async def _send(self, command: SubmitRequest | PlanRun) -> None:
         match command:

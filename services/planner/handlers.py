@@ -33,6 +33,7 @@ from shared.conversation import before, carried, conversation, question_of, user
 from shared.faults import point
 from shared.observe import metrics
 from shared.observe.logs import bound
+from shared.overtaken import overtaken
 from shared.workflows.problems import templates_in
 from shared.workflows.validation import Catalogue, Invalid, Problem, checked
 
@@ -80,9 +81,6 @@ class Planner:
         bus, run = self.bus, command.run
         facts = subjects.events(run.tenant, run.run_id)
         point("planner.taken")
-        if command.source == "bus":
-            await bus.log.set_timer(run)
-            point("planner.timer_set")
         if command.source != "categorizer":
             fact = RunAccepted(
                 run=run, request=command.request, by="planner", lineage=command.lineage, callback=command.callback
@@ -92,6 +90,11 @@ class Planner:
             point("planner.accepted")
             if accepted.mine:
                 metrics.RUNS_ACCEPTED.labels(command.source).inc()
+            if await overtaken(bus, accepted, self.now()):
+                return Done()
+            if command.source == "bus":
+                await bus.log.keep_timer(run)
+                point("planner.timer_set")
             again = again or not accepted.mine
         planned = None
         if again:

@@ -137,13 +137,17 @@ class JetStream:
             raise _refusal(subject, error)
         return int(answer["seq"])
 
-    async def publish_once(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> int | None:
+    async def publish_once(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, behind: int = 0
+    ) -> int | None:
         """Write if nothing is on the subject. Returns the sequence, or None when there is something already.
 
         None may also mean that an earlier try of this very write was stored although its answer was lost.
+        `behind`: write if the last on the subject is the one with this sequence.
         """
+        once = ONCE if behind == 0 else {"Nats-Expected-Last-Subject-Sequence": str(behind)}
         try:
-            return await self.publish(subject, data, headers=ONCE if headers is None else {**ONCE, **headers})
+            return await self.publish(subject, data, headers=once if headers is None else {**once, **headers})
         except Refused as refused:
             if refused.err_code == WRONG_LAST_SEQUENCE:
                 return None

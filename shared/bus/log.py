@@ -14,7 +14,7 @@ from shared import subjects
 from shared.bus.errors import BusError, Refused
 from shared.bus.jetstream import JetStream, Stored
 from shared.bus.payloads import HEADER, Payloads
-from shared.contracts.commands import DeadlinePassed, SubmitRequest
+from shared.contracts.commands import DeadlinePassed, SubmitRequest, Taker
 from shared.contracts.message import Message, Run
 from shared.moments import rfc3339
 from shared.topology import EVENTS, FINISHES, MAX_MESSAGE_BYTES
@@ -25,6 +25,8 @@ WRITER: Final = "Segue-Writer"
 """Header that tells a write whose answer was lost from the same fact written by another, or in an earlier try."""
 TOO_MANY: Final = 413
 PAGE: Final = 1_000
+TIMER_TRIES: Final = 5
+"""Whoever comes in between each time has set a timer of his own that he does not take back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,14 @@ class Log:
 
     async def send_at(self, subject: str, target: str, command: Message, at: datetime) -> bool:
         """Have the bus send a command to `target` at a time; once per `subject`, like `send`. (NATS ADR-51)"""
+        return await self._schedule(subject, target, command, at) is not None
+
+    async def _schedule(
+        self, subject: str, target: str, command: Message, at: datetime, *, behind: int = 0
+    ) -> int | None:
         body, headers = await self.payloads.pack(command.encode())
-        schedule = {"Nats-Schedule": f"@at {rfc3339(at)}", "Nats-Schedule-Target": target}
-        return await self.jetstream.publish_once(subject, body, headers={**schedule, **(headers or {})}) is not None
+        schedule = {"Nats-Schedule": f"@at {rfc3339(at)}", "Nats-Schedule-Target": target, **(headers or {})}
+        return await self.jetstream.publish_once(subject, body, headers=schedule, behind=behind)
 
     async def submit(self, command: SubmitRequest) -> None:
         """Queue a request; the run's id makes a repeated one a single one. Raises `QueueFull`."""
@@ -126,12 +133,34 @@ class Log:
         subject = subjects.request(command.run.tenant, command.run.priority)
         await self.jetstream.publish(subject, body, headers={"Nats-Msg-Id": command.run.run_id, **(headers or {})})
 
-    async def set_timer(self, run: Run) -> None:
-        """Have the bus say when the run's time is over. Idempotent."""
-        await self.send_at(
-            subjects.timer(run.run_id), subjects.deadline(run.run_id), DeadlinePassed(run=run), run.deadline_at
-        )
+    async def set_timer(self, run: Run, by: Taker | None = None, *, behind: int = 0) -> int | None:
+        """Have the bus say when the run's time is over. Returns the timer's sequence; None: there is one already.
 
-    async def take_timer_back(self, run_id: str) -> None:
-        """Forget a run's deadline. Idempotent."""
-        await self.jetstream.purge(FINISHES, subjects.timer(run_id))
+        `by`: who is to take the run up, of one that nobody has. `behind`: in place of the timer with this sequence.
+        """
+        command = DeadlinePassed(run=run, by=by)
+        at, target = subjects.timer(run.run_id), subjects.deadline(run.run_id)
+        return await self._schedule(at, target, command, run.deadline_at, behind=behind)
+
+    async def timer(self, run_id: str) -> tuple[DeadlinePassed, int] | None:
+        """Return a run's timer and its sequence, by the leader."""
+        stored = await self.jetstream.last(FINISHES, subjects.timer(run_id))
+        return None if stored is None else (await self.decode(stored, DeadlinePassed), stored.seq)
+
+    async def renew_timer(self, run: Run, by: Taker | None = None) -> None:
+        """Have a timer of one's own, whatever there is: who set another can take that back, and not this. (ADR 0024)"""
+        for _ in range(TIMER_TRIES):
+            there = await self.timer(run.run_id)
+            if await self.set_timer(run, by, behind=there[1] if there is not None else 0) is not None:
+                return
+
+    async def keep_timer(self, run: Run) -> None:
+        """Have the bus say when the time of an accepted run is over, and not when another bearer's would be."""
+        if await self.set_timer(run) is None:
+            there = await self.timer(run.run_id)
+            if there is None or there[0].run.deadline_at != run.deadline_at:
+                await self.renew_timer(run)
+
+    async def take_timer_back(self, run_id: str, *, own: int | None = None) -> None:
+        """Forget a run's deadline. Idempotent. `own`: if it is the timer with this sequence, or an earlier one."""
+        await self.jetstream.purge(FINISHES, subjects.timer(run_id), below=None if own is None else own + 1)

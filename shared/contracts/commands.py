@@ -257,13 +257,21 @@ class FinishRun(Message):
     fans: dict[str, str] = Field(default_factory=dict)
 
 
+Taker = Literal["categorizer", "planner"]
+"""Who takes runs up."""
+
+
 class DeadlinePassed(Message):
     """A run's time is over. Kept by the bus as a scheduled message, fired to `segue.deadline.<run>`.
 
-    Read by the finisher. A run that has ended took its timer back; one that fires late finds `ended` and does nothing.
+    Read by the finisher. A run that has ended took its timer back; one that fires late finds `ended` and does nothing
+    but what its end left undone: whoever takes up a run that had ended before sends it for that. Of a run that nobody
+    has taken up it is all that there is, so the gateway reads it too.
     """
 
     run: Run
+    by: Taker | None = None
+    """Who is to take it up, as far as that was known."""
 
 
 class BeginRun(Message):

@@ -419,6 +419,52 @@ async def test_a_timer_that_is_taken_back_does_not_fire(ground: Ground) -> None:
     assert await ground.stored(FINISHES, subjects.deadline(run.run_id)) == 0
 
 
+async def test_a_renewed_timer_is_not_taken_back_by_who_set_the_one_before(ground: Ground) -> None:
+    """It stands in the place of that one, fires once, at its own time, and says its own run."""
+    (bus,) = ground.buses
+    first, second = ground.run(lasts_s=0.3), ground.run(lasts_s=0.6)
+    second = second.model_copy(update={"run_id": first.run_id})
+    own = await bus.log.set_timer(first, "planner")
+    assert own is not None
+    assert await bus.log.set_timer(second) is None
+    assert await bus.log.timer(first.run_id) == (DeadlinePassed(run=first, by="planner"), own)
+    await bus.log.renew_timer(second, "planner")
+    await bus.log.take_timer_back(first.run_id, own=own)
+    there = await bus.log.timer(first.run_id)
+    assert there is not None
+    assert (there[0], there[1] > own) == (DeadlinePassed(run=second, by="planner"), True)
+    passed, at_s = await fired(ground)
+    assert passed.run == second
+    assert at_s > second.deadline_at.timestamp() - 0.01
+    assert await ground.stored(FINISHES, subjects.timer(first.run_id)) == 0
+    assert await ground.stored(FINISHES, subjects.deadline(first.run_id)) == 0
+
+
+async def test_own_timer_is_taken_back(ground: Ground) -> None:
+    (bus,) = ground.buses
+    run = ground.run()
+    own = await bus.log.set_timer(run)
+    assert own is not None
+    await bus.log.take_timer_back(run.run_id, own=own)
+    assert await bus.log.timer(run.run_id) is None
+    await bus.log.renew_timer(run)  # as good as a new one where there is none
+    assert await bus.log.timer(run.run_id) is not None
+
+
+async def test_an_accepted_run_keeps_its_own_time(ground: Ground) -> None:
+    """Whatever others that bore the same run have set before."""
+    (bus,) = ground.buses
+    mine, other = ground.run(lasts_s=60), ground.run(lasts_s=90)
+    other = other.model_copy(update={"run_id": mine.run_id})
+    await bus.log.set_timer(other, "categorizer")
+    await bus.log.keep_timer(mine)
+    there = await bus.log.timer(mine.run_id)
+    assert there is not None
+    assert there[0].run == mine
+    await bus.log.keep_timer(mine)
+    assert await bus.log.timer(mine.run_id) == there, "what is right stays as it is"
+
+
 async def test_a_timer_of_the_past_fires_at_once(ground: Ground) -> None:
     run = ground.run(lasts_s=-60)
     await ground.buses[0].log.set_timer(run)

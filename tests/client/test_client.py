@@ -122,22 +122,19 @@ async def test_a_question_whose_answer_was_cut_off_is_asked_again_and_answered_o
         await asyncio.to_thread(impatient)
 
 
-async def test_a_run_that_waits_to_be_accepted_is_waited_for_by_who_follows_it() -> None:
-    """Until its request is taken a run answers 404; one that is never there does so still when the wait is over."""
-    answers_left = [httpx.Response(404, json={"detail": "there is no run 'r'"}) for _ in range(2)]
-    answers_left.append(httpx.Response(200, text='id: 7\nevent: ended\ndata: {"seq": 7}\n\nevent: done\ndata: {}\n\n'))
+async def test_a_run_that_is_not_there_is_said_so_to_who_would_follow_it() -> None:
+    """At once: one that was begun is there from then on, accepted or queued."""
+    asked: list[httpx.Request] = []
 
     def answered(request: httpx.Request) -> httpx.Response:
-        return answers_left.pop(0) if len(answers_left) > 1 else answers_left[0]
+        asked.append(request)
+        return httpx.Response(404, json={"detail": "there is no run 'r'"})
 
     def program() -> None:
         with Segue("http://segue.example", transport=httpx.MockTransport(answered)) as segue:
-            assert [(event.id, event.name) for event in segue.events("r")] == [(7, "ended")]
-            answers_left[:] = [httpx.Response(404, json={"detail": "there is no run 'r'"})]
             with pytest.raises(NotFound, match="there is no run"):
-                next(segue.events("r", accepted_within_s=0.2))
-            with pytest.raises(NotFound):  # who has heard of it already is told at once
-                next(segue.events("r", after=7, accepted_within_s=3600))
+                next(segue.events("r"))
+            assert len(asked) == 1
 
     await asyncio.to_thread(program)
 

@@ -104,7 +104,8 @@ async def test_what_is_cancelled_before_it_is_taken_up_is_never_paid_for(tmp_pat
             os.kill(categorizer.pid, signal.SIGCONT)
 
         async def taken_up() -> bool:
-            return "call.answer.answer.settled" in await system.facts(run_id)
+            streams = [await system.client.jetstream().stream_info(name) for name in ("REQUESTS", "CALLS")]
+            return not any(stream.state.messages for stream in streams) and "accepted" in await system.facts(run_id)
 
         await eventually(taken_up)
         assert (await system.facts(run_id))["ended"]["outcome"] == "cancelled"

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
@@ -15,6 +17,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from shared.bus.accounts import Publisher
+from shared.overtaken import QUEUED_S
 from tests.e2e.test_crashes import APPROVED, CAMPAIGN, WORKFLOW
 from tests.receiver import SECRET, receiving
 from tests.system import ROOT, System, eventually
@@ -228,11 +231,30 @@ async def test_a_request_that_waits_can_be_read(system: System) -> None:
             found = await ask(client, f"segue.read.{begun['run_id']}")
             assert (found["ok"], found["state"]) == (True, "queued"), found
             assert found["waits_until"] == begun["deadline_at"]
-            assert (await ask(client, f"segue.control.{begun['run_id']}.cancel"))["status"] == 409
+            assert found["waits_for"] == "a categorizer to take it up"
+            refused = await ask(client, f"segue.control.{begun['run_id']}.pause")
+            assert (refused["status"], "is queued" in refused["detail"]) == (409, True)
+            assert (await ask(rival, f"segue.control.{begun['run_id']}.cancel"))["status"] == 404
             assert (await ask(rival, f"segue.read.{begun['run_id']}"))["status"] == 404
+        gone = await ask(client, "segue.chat", {"message": "Never mind"}, Nats_Msg_Id="waits-2")
+        assert (await ask(client, f"segue.control.{gone['run_id']}.cancel"))["state"] == "queued"
+        assert (await ended(client, gone["run_id"]))["outcome"] == "cancelled"
+        begun_at = time.monotonic()
+        await eventually(partial(_passed, begun_at + QUEUED_S))  # so old that whoever takes it up looks at its end
         await system.ready(system.start("categorizer"))
         for begun in waits:
             assert (await ended(client, begun["run_id"]))["outcome"] == "completed"
+
+        async def all_taken() -> bool:
+            return (await system.client.jetstream().stream_info("REQUESTS")).state.messages == 0
+
+        await eventually(all_taken)
+        assert set(await system.facts(gone["run_id"], ACME.tenant)) == {"accepted", "ended"}
+        assert (await ask(client, f"segue.read.{gone['run_id']}"))["state"] == "cancelled"
+
+
+async def _passed(moment: float) -> bool:
+    return time.monotonic() > moment
 
 
 async def test_a_tenant_sees_and_reads_nothing_of_another(system: System) -> None:

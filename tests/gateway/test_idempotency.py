@@ -126,11 +126,12 @@ async def test_a_refused_request_leaves_its_key_free(stage: Stage) -> None:
         assert "idempotency-replayed" not in taken.headers
 
 
-async def test_a_keyed_runs_timer_is_left_to_whoever_accepts_it(stage: Stage) -> None:
+async def test_a_keyed_run_has_its_timer_before_it_is_queued(stage: Stage) -> None:
+    """And whoever accepts it keeps that, as of several that bear it at once one may be refused."""
     async with stage(takes=False) as (http, backstage):
         asking = asyncio.create_task(http.post("/chat", json=QUESTION, headers=KEY))
         await eventually(lambda: queued(backstage, 1))
-        assert await backstage.timers() == 0
+        assert await backstage.timers() == 1
         await backstage.begin()
         assert (await asking).status_code == 200
         assert backstage.taken[0].source == "bus"

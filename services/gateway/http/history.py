@@ -18,7 +18,7 @@ from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Body, Failure
 from services.gateway.http.queries import asks, queried
-from services.gateway.http.run_models import RunState
+from services.gateway.http.run_models import ListedState
 from shared.contracts.access import Scope
 from shared.history.projector import Projector
 from shared.history.queries import Dimension, Wanted
@@ -34,7 +34,9 @@ DOWN: dict[int | str, dict[str, Any]] = {422: {"model": Failure}, 503: {"model":
 class RunsQuery(Body):
     """`GET /runs`"""
 
-    state: tuple[RunState, ...] = Field(default=(), description="Runs in one of these states.")
+    state: tuple[ListedState, ...] = Field(
+        default=(), description="Runs in one of these states. Those that are queued are not listed: see one by its id."
+    )
     template: str | None = Field(default=None, max_length=128, description="Begun from this template.")
     schedule: str | None = Field(default=None, max_length=128, description="Begun by this schedule.")
     session: str | None = Field(default=None, max_length=64, description="Of this conversation.")
@@ -61,7 +63,7 @@ class RunLine(Body):
     """A run in a list."""
 
     run_id: str
-    state: RunState
+    state: ListedState
     kind: Literal["chat", "workflow"] | None
     title: str | None = Field(description="The message's first 200 characters, or the template's name.")
     category: str | None

@@ -5,6 +5,7 @@ that it has (`Last-Event-ID`, as browsers do) and gets what follows, each once. 
 is something to read, so a slow reader loses nothing, holds nothing back, and slows nobody.
 """
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -18,15 +19,18 @@ from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.errors import Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure
+from services.gateway.http.runs import missing
 from services.gateway.http.streams import streaming
 from services.gateway.http.wire import Wire, event, watching
 from services.gateway.pages import Fact
+from services.gateway.queued import Queued, whereabouts
 from services.gateway.tenure import CredentialOver
 from services.gateway.texts import Said, fields_of
 from shared import subjects
 from shared.bus.errors import BusError
-from shared.contracts.ids import is_token
+from shared.contracts.message import Run
 from shared.observe.logs import bound
+from shared.topology import EVENTS
 
 router = APIRouter(tags=["runs"])
 
@@ -68,10 +72,12 @@ async def events(request: Request, run_id: str) -> Response:
     gateway, tenant = gateway_of(request), who(request).tenant
     after = _after(request)
     tokens = request.query_params.get("tokens", "true").lower() not in ("false", "0", "no")
-    facts = subjects.events(tenant, run_id) if is_token(run_id) else None
-    if facts is None or not await gateway.bus.log.exists(facts.accepted):
-        raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
-    return Followed(gateway, tenant, run_id, after=after, tokens=tokens)
+    accepted = subjects.events(tenant, run_id).accepted
+    found = await whereabouts(gateway.bus, tenant, run_id, lambda: gateway.bus.jetstream.last(EVENTS, accepted))
+    if found is None:
+        raise missing(run_id)
+    queued = found.run if isinstance(found, Queued) else None
+    return Followed(gateway, tenant, run_id, after=after, tokens=tokens, queued=queued)
 
 
 def _after(request: Request) -> int:
@@ -84,13 +90,15 @@ def _after(request: Request) -> int:
 class Followed(Response):
     """The response: until the run's end, or until the reader goes."""
 
-    def __init__(self, gateway: Gateway, tenant: str, run_id: str, *, after: int, tokens: bool) -> None:
+    def __init__(
+        self, gateway: Gateway, tenant: str, run_id: str, *, after: int, tokens: bool, queued: Run | None = None
+    ) -> None:
         super().__init__()
         self._gateway, self._tenant, self._run_id = gateway, tenant, run_id
-        self._after, self._tokens = after, tokens
+        self._after, self._tokens, self._queued = after, tokens, queued
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway, wire = self._gateway, Wire(send)
+        gateway, wire, loop = self._gateway, Wire(send), asyncio.get_running_loop()
         try:
             async with (
                 streaming(gateway, scope, wire, lambda why: self._farewell(wire, why)),
@@ -100,9 +108,14 @@ class Followed(Response):
                 with bound(run_id=self._run_id):
                     await wire.begin(replayed=False)
                     await wire.write(b"retry: 1000\n\n")
+                    until = gateway.runs.patience_until(self._queued) if self._queued is not None else None
                     async for batch in there.batches():
                         if batch:
+                            until = None
                             await wire.write(b"".join(_written(one) for one in batch))
+                        elif until is not None and loop.time() > until:
+                            await wire.write(b"", more=False)  # its request was refused: nothing will end
+                            return
                         else:
                             await wire.still_there()
                     await wire.end()

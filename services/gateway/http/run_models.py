@@ -10,7 +10,7 @@ from shared.contracts.commands import Edit
 from shared.contracts.events import Failure
 from shared.contracts.ids import Category
 
-RunState = Literal[
+ListedState = Literal[
     "accepted",
     "planning",
     "waiting",
@@ -22,6 +22,7 @@ RunState = Literal[
     "denied",
     "cancelled",
 ]
+RunState = Literal["queued", ListedState]
 TaskState = Literal["waiting", "running", "awaiting_approval", "repairing", "done", "failed", "skipped", "substituted"]
 
 
@@ -110,7 +111,7 @@ class RunView(Body):
     state: RunState
     waits_for: str | None = Field(description="Of a run that has not ended: for what.")
     waits_until: AwareDatetime | None = Field(description="And until when at the most.")
-    kind: Literal["chat", "workflow"]
+    kind: Literal["chat", "workflow"] | None = Field(description="null: nobody has taken the run up.")
     category: Category | None
     template: str | None
     plan: str | None = Field(description="Where its workflow comes from: model, template, request or direct.")

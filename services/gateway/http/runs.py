@@ -19,12 +19,14 @@ from services.gateway.http.errors import JSON, Refusal
 from services.gateway.http.identity import who
 from services.gateway.http.models import Failure
 from services.gateway.http.openapi import takes
+from services.gateway.http.queued_view import timeline_of, view_of
 from services.gateway.http.run_models import RunView, TimelineView, Wanted
 from services.gateway.http.run_view import graph_of, state_of, states_of, timeline, view
+from services.gateway.queued import Queued, whereabouts
 from shared import subjects
 from shared.contracts.commands import ControlRun
 from shared.contracts.events import CallSettled, RunEnded
-from shared.contracts.ids import Purpose, Verb, is_token
+from shared.contracts.ids import Purpose, Verb
 from shared.workflows.graph import located
 from shared.workflows.mermaid import flowchart
 from shared.workflows.outputs import output, sources
@@ -34,6 +36,7 @@ router = APIRouter(tags=["runs"])
 EFFECT_WITHIN_S = 5.0
 _LOOK_S = 0.05
 _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Failure}}
+_QUEUED: dict[int | str, dict[str, Any]] = {409: {"model": Failure, "description": "Nobody has taken it up"}}
 _STEERED: dict[int | str, dict[str, Any]] = {
     **_MISSING,
     202: {"model": RunView},
@@ -43,22 +46,43 @@ _STEERED: dict[int | str, dict[str, Any]] = {
 
 
 async def chronicle_of(request: Request, run_id: str) -> Chronicle:
-    """Return what the log has of a run. Raises `Refusal`."""
+    """Return what the log has of a run. Raises `Refusal`: of one that is queued it has nothing."""
+    return taken_up(await run_of(request, run_id))
+
+
+async def run_of(request: Request, run_id: str) -> Chronicle | Queued:
+    """Return what there is of a run. Raises `Refusal`."""
     return await read_run(gateway_of(request), who(request).tenant, run_id)
 
 
-async def read_run(gateway: Gateway, tenant: str, run_id: str) -> Chronicle:
-    """Return what the log has of a run, or refuse with 404."""
-    found = await read_chronicle(gateway.bus, tenant, run_id) if is_token(run_id) else None
+async def read_run(gateway: Gateway, tenant: str, run_id: str) -> Chronicle | Queued:
+    """Return what there is of a run, or refuse with 404."""
+    found = await whereabouts(gateway.bus, tenant, run_id, lambda: read_chronicle(gateway.bus, tenant, run_id))
     if found is None:
-        raise Refusal(404, f"there is no run {run_id[:80]!r}: it never was, waits to be accepted, or has aged away")
+        raise missing(run_id)
     return found
+
+
+def missing(run_id: str) -> Refusal:
+    return Refusal(404, f"there is no run {run_id[:80]!r}: it never was, or has aged away")
+
+
+def taken_up(run: Chronicle | Queued) -> Chronicle:
+    """Refuse what only a run can be asked that somebody has taken up. Raises `Refusal`."""
+    if isinstance(run, Queued):
+        raise Refusal(409, run.why_not, headers={"Retry-After": "1"} if run.ended is None else None)
+    return run
+
+
+def seen(run: Chronicle | Queued) -> RunView:
+    """Return a run as it is shown."""
+    return view_of(run) if isinstance(run, Queued) else view(run)
 
 
 @router.get("/runs/{run_id}", summary="Look at a run", response_model=RunView, responses=_MISSING)
 async def one(request: Request, run_id: str) -> Response:
     """Return where a run is, what it waits for and until when, its tasks with attempts, times, costs and outputs."""
-    return show(view(await chronicle_of(request, run_id)))
+    return show(seen(await run_of(request, run_id)))
 
 
 @router.get(
@@ -66,13 +90,14 @@ async def one(request: Request, run_id: str) -> Response:
 )
 async def times(request: Request, run_id: str) -> Response:
     """Return every attempt with when it began and ended, in seconds from the run's birth."""
-    return show(timeline(await chronicle_of(request, run_id), datetime.now(UTC)))
+    run, now = await run_of(request, run_id), datetime.now(UTC)
+    return show(timeline_of(run, now) if isinstance(run, Queued) else timeline(run, now))
 
 
 @router.get(
     "/runs/{run_id}/graph",
     summary="Draw a run's workflow",
-    responses={**_MISSING, 200: {"content": {"text/plain": {}}}},
+    responses={**_MISSING, **_QUEUED, 200: {"content": {"text/plain": {}}}},
 )
 async def graph(request: Request, run_id: str) -> Response:
     """Return the workflow as a Mermaid flowchart, coloured by its tasks' states while it runs."""
@@ -84,7 +109,7 @@ async def graph(request: Request, run_id: str) -> Response:
     return Response(drawn, 200, None, "text/plain; charset=utf-8")
 
 
-@router.get("/runs/{run_id}/outputs/{name}", summary="Read a task's output", responses=_MISSING)
+@router.get("/runs/{run_id}/outputs/{name}", summary="Read a task's output", responses={**_MISSING, **_QUEUED})
 async def read_output(request: Request, run_id: str, name: str) -> Response:
     """Return what a task put out, whole: a text as it is, anything else as JSON."""
     run = await chronicle_of(request, run_id)
@@ -141,16 +166,17 @@ async def steered(gateway: Gateway, tenant: str, run_id: str, verb: Verb, wanted
         run_id=run_id, tenant=tenant, verb=verb, by="an API caller", reason=wanted.reason, task=wanted.task
     )
     await gateway.bus.log.send(subjects.control(tenant, run_id, verb), command)
-    return await _effect(gateway, run, verb)
+    return await _effect(gateway, tenant, run_id, run, verb)
 
 
-def fits(run: Chronicle, verb: Verb, wanted: Wanted) -> None:
+def fits(run: Chronicle | Queued, verb: Verb, wanted: Wanted) -> None:
     """Refuse what a run is in no state for. Raises `Refusal`."""
-    state = state_of(run)
     if run.ended is not None:
-        raise Refusal(409, f"the run has ended ({state}): there is nothing to {verb}")
+        raise Refusal(409, f"the run has ended ({run.ended.outcome}): there is nothing to {verb}")
     if verb is Verb.CANCEL:
         return
+    run = taken_up(run)
+    state = state_of(run)
     if graph_of(run) is None:
         raise Refusal(409, f"the run has no workflow (yet) that could be {verb}d; its state is {state}")
     if verb in (Verb.APPROVE, Verb.REJECT):
@@ -164,25 +190,26 @@ def fits(run: Chronicle, verb: Verb, wanted: Wanted) -> None:
             raise Refusal(409, f"several tasks wait for a person, say which with `task`: {', '.join(asked)}")
 
 
-async def _effect(gateway: Gateway, before: Chronicle, verb: Verb) -> Response:
+async def _effect(gateway: Gateway, tenant: str, run_id: str, before: Chronicle | Queued, verb: Verb) -> Response:
     """Answer with the run as soon as the log shows the effect; 202 when it does not yet."""
-    run = before.accepted.run
     loop = asyncio.get_running_loop()
     until = loop.time() + EFFECT_WITHIN_S
     while True:
-        now = await read_chronicle(gateway.bus, run.tenant, run.run_id)
-        assert now is not None
-        if now.ended is not None or _seen(before, now, verb):
-            return show(view(now))
+        now = await read_run(gateway, tenant, run_id)
+        if now.ended is not None or _has(before, now, verb):
+            return show(seen(now))
         if loop.time() > until:
-            return Response(view(now).to_json(), 202, None, JSON)
+            return Response(seen(now).to_json(), 202, None, JSON)
         await asyncio.sleep(_LOOK_S)
 
 
-def _seen(before: Chronicle, now: Chronicle, verb: Verb) -> bool:
+def _has(before: Chronicle | Queued, now: Chronicle | Queued, verb: Verb) -> bool:
+    """Whether what was wanted is on the log."""
+    if isinstance(before, Queued) or isinstance(now, Queued):
+        return False  # it can only be cancelled, and that is its end
     match verb:
         case Verb.CANCEL:
-            return now.ended is not None
+            return False
         case Verb.PAUSE | Verb.RESUME:
             return now.progress is not None and now.progress.held is (verb is Verb.PAUSE)
         case Verb.APPROVE | Verb.REJECT:

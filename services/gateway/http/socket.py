@@ -26,11 +26,12 @@ from services.gateway.http.chat import birth_of
 from services.gateway.http.errors import Refusal, failure, said_of
 from services.gateway.http.identity import identity_by, who, who_now
 from services.gateway.http.run_models import Wanted
-from services.gateway.http.runs import steered
+from services.gateway.http.runs import missing, steered
 from services.gateway.http.socket_models import Cancel, Chat, Decide, Ping, Subscribe, asked_of, mark_of
 from services.gateway.http.streams import FAREWELL_S, held
 from services.gateway.pages import Fact
 from services.gateway.principal import Principal
+from services.gateway.queued import whereabouts
 from services.gateway.runs import KeyReused, NoEndInTime, Past, given_s
 from services.gateway.tenure import CredentialOver
 from services.gateway.texts import Said, fields_of
@@ -273,18 +274,19 @@ class Conversation:
 
     async def _subscribe(self, asked: Subscribe, mark: str | int | None) -> None:
         gateway, facts = self._gateway, subjects.events(self._tenant, asked.run_id)
-        accepted = await gateway.bus.log.read(facts.accepted, RunAccepted)
-        if accepted is None:
-            told = f"there is no run {asked.run_id!r}: it never was, waits to be accepted, or has aged away"
-            raise Refusal(404, told)
-        run = accepted.run
+        log = gateway.bus.log
+        there = await whereabouts(
+            gateway.bus, self._tenant, asked.run_id, lambda: log.read(facts.accepted, RunAccepted)
+        )
+        if there is None:
+            raise missing(asked.run_id)
+        run = there.run
         await self._line.tell("accepted", mark, run_id=run.run_id, session_id=run.session_id)
         with bound(run_id=run.run_id):
-            async with following(
-                gateway.pages, run.tenant, run.run_id, after=asked.after, tokens=asked.tokens
-            ) as there:
-                await self._follow(there, run, asked, mark)
-            await self._end(run, mark, chat=isinstance(accepted.request, ChatRequest))
+            async with following(gateway.pages, run.tenant, run.run_id, after=asked.after, tokens=asked.tokens) as way:
+                await self._follow(way, run, asked, mark)
+            accepted = there if isinstance(there, RunAccepted) else await log.read(facts.accepted, RunAccepted)
+            await self._end(run, mark, chat=accepted is None or isinstance(accepted.request, ChatRequest))
 
     async def _follow(self, there: Following, run: Run, asked: Chat | Subscribe, mark: str | int | None) -> None:
         """Tell what happens until the run has ended. Raises `NoEndInTime`."""

@@ -26,14 +26,14 @@ from services.gateway.http.openai.response import Status, gone_on, id_of, input_
 from services.gateway.http.openai.response_events import ResponseEvents
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
+from services.gateway.queued import Queued, whereabouts
 from services.gateway.runs import ACCEPTED_WITHIN_S
 from shared import subjects
-from shared.contracts.commands import ControlRun, DeadlinePassed
+from shared.contracts.commands import ControlRun
 from shared.contracts.conversation import Conversation
 from shared.contracts.events import ResponseDeleted, RunAccepted, RunEnded
 from shared.contracts.ids import Verb, is_token
 from shared.contracts.message import ChatMessage, Run, Unreadable
-from shared.topology import FINISHES
 from shared.workflows.validation import Problem
 
 router = routes("openai")
@@ -99,9 +99,7 @@ async def _begun(gateway: Gateway, birth: Birth) -> Response:
     past = await gateway.runs.past(birth)
     run = birth.run if past.accepted is None else past.accepted.run
     if past.accepted is None and past.ended is None:
-        await gateway.runs.bear(birth)
-        if birth.keyed:  # its timer, which says that it is queued, is set only as it is accepted
-            await gateway.runs.soon_accepted(run)
+        run = await gateway.runs.bear(birth)
     asked = asked_of(birth, run, gateway)
     lines = await _lines(gateway, asked) if past.ended is not None else []
     return _shown(asked, lines, past.ended, "queued")
@@ -121,17 +119,21 @@ async def read(request: Request) -> Response:
     """Return a response as it is now; with `?stream=true` its events, from the beginning or behind `starting_after`."""
     gateway = gateway_of(request)
     found = await _find(request, gateway, request.path_params["response_id"])
-    if isinstance(found, Run):
-        nothing = Conversation(model="")
-        found = Asked(found, "", nothing, None, gateway.listings.version)
+    if isinstance(found, Queued):
+        ended, found = found.ended, _unknown(gateway, found.run)
         if not _streams(request):
-            return _shown(found, [], None, "queued")
+            return _shown(found, [], ended, "queued")
     if _streams(request):
         after = _after(request)
         meet = _meeting(gateway, after) if found.model == "" else None
         return Following(gateway, found.run, ResponseEvents(found, after), steps=found.shows_steps, meet=meet)
     lines, ended, begun = await _told(gateway, found)
     return _shown(found, lines, ended, "in_progress" if begun else "queued")
+
+
+def _unknown(gateway: Gateway, run: Run) -> Asked:
+    """Return a response of which nobody knows yet what was asked."""
+    return Asked(run, "", Conversation(model=""), None, gateway.listings.version)
 
 
 def _meeting(gateway: Gateway, after: int) -> Meet:
@@ -173,11 +175,12 @@ async def cancel(request: Request) -> Response:
     """End a response now, and return it; one that has ended stays as it is."""
     gateway = gateway_of(request)
     found = await _find(request, gateway, request.path_params["response_id"])
-    if isinstance(found, Run):
-        await _cancel(gateway, found)
-        ended = await _end_of(gateway, found)
-        nothing = Asked(found, "", Conversation(model=""), None, gateway.listings.version)
-        return _shown(nothing, [], ended, "queued")
+    if isinstance(found, Queued):
+        run, ended = found.run, found.ended
+        if ended is None:
+            await _cancel(gateway, run)
+            ended = await _end_of(gateway, run)
+        return _shown(_unknown(gateway, run), [], ended, "queued")
     _, ended, _ = await _told(gateway, found)
     if ended is None:
         await _cancel(gateway, found.run)
@@ -191,7 +194,7 @@ async def delete(request: Request) -> Response:
     """Show a response no more; one that goes on is cancelled. The run stays on the log, for those who run this."""
     gateway = gateway_of(request)
     found = await _find(request, gateway, request.path_params["response_id"])
-    run = found if isinstance(found, Run) else found.run
+    run = found.run
     facts = subjects.events(run.tenant, run.run_id)
     await gateway.bus.log.write(facts.deleted, ResponseDeleted(run=run))
     if not await gateway.bus.log.exists(facts.ended):
@@ -199,7 +202,7 @@ async def delete(request: Request) -> Response:
     return Response(to_json({"id": id_of(run.run_id), "object": "response", "deleted": True}), 200, None, JSON)
 
 
-async def _find(request: Request, gateway: Gateway, response_id: str) -> Asked | Run:
+async def _find(request: Request, gateway: Gateway, response_id: str) -> Asked | Queued:
     """Return what a response was asked; only its run while it waits to be taken up. Raises `Refusal` (404)."""
     tenant, run_id = who(request).tenant, run_id_of(response_id)
     missing = Refusal(404, f"there is no response {response_id[:80]!r}: it never was, was not stored, or has aged away")
@@ -210,18 +213,16 @@ async def _find(request: Request, gateway: Gateway, response_id: str) -> Asked |
         raise missing
     loop = asyncio.get_running_loop()
     until = loop.time() + ACCEPTED_WITHIN_S
-    while (accepted := await log.read(facts.accepted, RunAccepted)) is None:
-        waiting = await gateway.bus.jetstream.last(FINISHES, subjects.timer(run_id))
-        if waiting is None and await log.read(facts.accepted, RunAccepted) is None:
+    while True:
+        found = await whereabouts(gateway.bus, tenant, run_id, lambda: log.read(facts.accepted, RunAccepted))
+        if found is None:
             raise missing
-        if waiting is not None:
-            run = (await log.decode(waiting, DeadlinePassed)).run
-            if run.tenant != tenant:
-                raise missing  # at once: how long it takes says nothing either
-            if loop.time() > until:
-                return run
+        if isinstance(found, RunAccepted):
+            break
+        if found.ended is not None or loop.time() > until:
+            return found
         await asyncio.sleep(_LOOK_S)
-    asked = Asked.of(accepted, gateway.listings.version)
+    asked = Asked.of(found, gateway.listings.version)
     if asked is None or not asked.conversation.store:
         raise missing
     return asked
@@ -248,11 +249,11 @@ def _shown(asked: Asked, lines: list[str], ended: RunEnded | None, status: Statu
 async def _before(request: Request, gateway: Gateway, response_id: str) -> tuple[ChatMessage, ...]:
     """Return the conversation up to and with a response's answer. Raises `Refusal`."""
     asked = await _find(request, gateway, response_id)
-    ended = None
+    ended = asked.ended if isinstance(asked, Queued) else None
     if isinstance(asked, Asked):
         facts = subjects.events(asked.run.tenant, asked.run.run_id)
         ended = await gateway.bus.log.read(facts.ended, RunEnded)
-    if ended is None or isinstance(asked, Run) or ended.outcome != "completed":
+    if ended is None or isinstance(asked, Queued) or ended.outcome != "completed":
         state = "has not ended yet" if ended is None else f"was {ended.outcome}"
         said = f"{response_id[:80]!r} {state}: only a completed response can be gone on from"
         raise Refusal(422, (Problem("$.previous_response_id", "previous_response_not_completed", said),))
