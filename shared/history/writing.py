@@ -1,10 +1,27 @@
 """Rows into the history's tables, inside a transaction of the caller's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, func, not_, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Table,
+    and_,
+    bindparam,
+    case,
+    func,
+    not_,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from shared.history import schema
 from shared.history.projection import OVER, RECONCILED
@@ -76,23 +93,45 @@ def _sum_up(connection: Connection, named: Sequence[tuple[str, str]]) -> None:
 
 
 def upsert(connection: Connection, table: Table, values: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
-    """Write rows over those with their keys; what a row does not say stays as it is."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    """Write rows over those with their keys; what a row does not say stays as it is. All rows say the same columns."""
+    _upsert(connection.dialect, table, tuple(values[0]), keys).run(connection, values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A statement as the driver takes it. To hand rows through SQLAlchemy takes two and a half times as long."""
+
+    text: str
+    places: Sequence[str] | None
+    """The values' names in their order, where the driver wants them without."""
+    constants: Mapping[str, Any]
+
+    def run(self, connection: Connection, values: list[dict[str, Any]]) -> None:
+        whole = [{**self.constants, **row} for row in values]
+        places = self.places
+        rows = whole if places is None else [tuple([row[name] for name in places]) for row in whole]
+        connection.exec_driver_sql(self.text, rows)
+
+
+@lru_cache
+def _upsert(spoken: Dialect, table: Table, columns: tuple[str, ...], keys: tuple[str, ...]) -> _Prepared:
+    dialect = postgresql if spoken.name == "postgresql" else sqlite
     statement = dialect.insert(table)
     said: dict[str, ColumnElement[Any]] = {}
-    for column in values[0]:
+    for column in columns:
         if column in keys:
             continue
         new, old = statement.excluded[column], table.c[column]
         kept: ColumnElement[Any] = func.coalesce(new, old)
         # What has ended stays so: a stretch that is taken in again must not show it running once more.
         said[column] = case((and_(_over(old), not_(_over(new))), old), else_=kept) if column == "state" else kept
+    unless: ColumnElement[bool] | None = None
     if table is schema.calls:  # and what was found of an attempt stays found
-        stays = table.c.outcome == RECONCILED
-        unless = or_(not_(stays), statement.excluded.outcome == RECONCILED)
-        connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=said, where=unless), values)
-        return
-    connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=said), values)
+        unless = or_(table.c.outcome != RECONCILED, statement.excluded.outcome == RECONCILED)
+    statement = statement.on_conflict_do_update(index_elements=list(keys), set_=said, where=unless)
+    compiled = statement.compile(dialect=spoken, column_keys=columns)
+    assert isinstance(compiled, SQLCompiler)
+    return _Prepared(compiled.string, compiled.positiontup, compiled.params)
 
 
 def _fields(row: RunRow | CallRow | QuestionRow) -> dict[str, Any]:
