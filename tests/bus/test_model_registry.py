@@ -66,6 +66,8 @@ async def test_deleted_names_make_room_for_new_ones(ground: Ground, monkeypatch:
     hears = await following(ground)
     monkeypatch.setattr(LiveModels, "_heard", _deaf)
     deaf = await following(ground)
+    await put(f"{ground.tenant}_spare", "maker/spare")
+    await book.write_model(f"{ground.tenant}_spare", GONE, expected=None, by="test")
     deleted = await book.write_model(role, GONE, expected=None, by="test")
     await full()
     await put(f"{ground.tenant}_other", "maker/other")
