@@ -1,6 +1,10 @@
 """Times as others write them: RFC 3339 as the bus does, µs since 1970 as the history does. Pure."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_US: Final = timedelta(microseconds=1)
 
 
 def rfc3339(at: datetime) -> str:
@@ -22,9 +26,9 @@ def from_rfc3339(text: str) -> datetime | None:
 
 def us_of(at: datetime) -> int:
     """Return µs since 1970."""
-    return round(at.timestamp() * 1_000_000)
+    return (at - EPOCH) // _US
 
 
 def time_of(us: int | None) -> datetime | None:
     """Return the time of µs since 1970."""
-    return None if us is None else datetime.fromtimestamp(us / 1_000_000, UTC)
+    return None if us is None else EPOCH + timedelta(microseconds=us)
