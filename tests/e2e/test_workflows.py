@@ -327,7 +327,7 @@ async def test_a_workflow_that_has_spent_its_money_starts_nothing_more(tmp_path:
 
 async def test_a_graph_takes_as_long_as_its_longest_path(steering: Steering) -> None:
     """Twelve tasks of different lengths: the run is over when the longest chain is, not when all queues are."""
-    lengths = [0.3, 0.1, 0.2, 0.1, 0.4, 0.1, 0.1, 0.2, 0.3, 0.1, 0.2, 0.1]
+    lengths = [0.9, 0.3, 0.6, 0.3, 1.2, 0.3, 0.3, 0.6, 0.9, 0.3, 0.6, 0.3]
     needs = [[], [], [], [0], [1], [2], [3, 4], [4], [5], [6, 7], [8], [9, 10]]
     rules = [
         {"match": {"contains": f"task number {n}."}, "fault": {"kind": "delay", "delay_s": length}}

@@ -8,9 +8,12 @@ from pydantic import SecretStr
 from services.executor.caching import answered, kept, key_of, may_cache
 from shared.config.providers import Instance
 from shared.contracts.cache import CachedAnswer
+from shared.contracts.commands import ExecuteCall
+from shared.contracts.events import CallSettled
 from shared.contracts.message import ChatMessage
 from shared.topology import CACHE
-from tests.executor.conftest import TENANT, Begin, call, route, run
+from tests.conftest import eventually
+from tests.executor.conftest import TENANT, Begin, World, call, route, run
 from tests.executor.standin import answer, refuse
 
 ASKED = ("openrouter", "http://x", "maker/model")
@@ -49,27 +52,38 @@ def test_the_same_call_of_another_run_is_the_same() -> None:
     assert key_of(call(), ASKED, {}) != key_of(call(stranger), ASKED, {}), "what one tenant asked is no other's"
 
 
+async def done(world: World, command: ExecuteCall) -> CallSettled:
+    """Have a call made, and wait until the executor is through with it: an answer is kept after it was given."""
+    settled = await world.do(command)
+
+    async def over() -> bool:
+        return await world.queued() == 0
+
+    await eventually(over)
+    return settled
+
+
 async def test_the_second_call_costs_nothing_and_says_what_it_saved(begin: Begin) -> None:
     world = await begin()
-    first = await world.do(call(cache=True))
-    second = await world.do(call(cache=True))
+    first = await done(world, call(cache=True))
+    second = await done(world, call(cache=True))
     assert len(world.provider.seen) == 1
     assert (second.text, second.model, second.cached, second.attempts) == (first.text, first.model, True, 0)
     assert (second.cost_usd, second.saved_usd, second.usage.total_tokens) == (0.0, first.cost_usd, 0)
     assert await world.attempts(call(second.run)) == []
     spent = second.as_spent()
     assert (spent.reused, spent.saved_usd, spent.cost_usd) == (1, first.cost_usd, 0.0)
-    assert (await world.do(call())).cached is False, "nobody asked for it, and the temperature is not 0"
-    assert (await world.do(call(cache=True, max_tokens=3))).cached is False
+    assert (await done(world, call())).cached is False, "nobody asked for it, and the temperature is not 0"
+    assert (await done(world, call(cache=True, max_tokens=3))).cached is False
 
 
 async def test_what_is_no_whole_answer_is_not_kept(begin: Begin) -> None:
     """One that was cut short, one that failed, one that came after failures: the next call is asked again."""
     world = await begin()
     world.provider.then(answer("half", finish_reason="length"), refuse(400))
-    await world.do(call(cache=True))
-    await world.do(call(cache=True))
-    third = await world.do(call(cache=True))
+    await done(world, call(cache=True))
+    await done(world, call(cache=True))
+    third = await done(world, call(cache=True))
     assert (third.outcome, third.cached) == ("answered", False)
     assert len(world.provider.seen) == 3
 
@@ -77,15 +91,15 @@ async def test_what_is_no_whole_answer_is_not_kept(begin: Begin) -> None:
 async def test_a_known_answer_needs_no_model(begin: Begin) -> None:
     """Not even one that could be asked: it is down, and who asks does not notice."""
     world = await begin()
-    await world.do(call(cache=True))
+    await done(world, call(cache=True))
     world.provider.default = refuse(500)
-    assert (await world.do(call(cache=True))).outcome == "answered"
+    assert (await done(world, call(cache=True))).outcome == "answered"
 
 
 async def test_it_can_be_switched_off(begin: Begin) -> None:
     world = await begin(caches=False)
-    await world.do(call(cache=True))
-    assert (await world.do(call(cache=True))).cached is False
+    await done(world, call(cache=True))
+    assert (await done(world, call(cache=True))).cached is False
     assert (await world.bus.client.jetstream().stream_info(f"KV_{CACHE}")).state.messages == 0
 
 
@@ -93,9 +107,9 @@ async def test_by_a_roles_temperature(begin: Begin, world: Any) -> None:
     exact = route("medium_ai", world.provider.url)
     parameters = exact.parameters.model_copy(update={"temperature": 0.0})
     await begin(routes={"medium_ai": type(exact)(**{**_fields(exact), "parameters": parameters})})
-    await world.do(call())
-    assert (await world.do(call())).cached is True
-    assert (await world.do(call(cache=False))).cached is False
+    await done(world, call())
+    assert (await done(world, call())).cached is True
+    assert (await done(world, call(cache=False))).cached is False
 
 
 async def test_variants_do_not_answer_for_each_other(begin: Begin, world: Any) -> None:
@@ -107,9 +121,9 @@ async def test_variants_do_not_answer_for_each_other(begin: Begin, world: Any) -
     models = set()
     for number in range(12):
         first, again = (run().model_copy(update={"session_id": f"s{number}"}) for _ in range(2))
-        settled = await world.do(call(first, cache=True))
+        settled = await done(world, call(first, cache=True))
         models.add((settled.variant, settled.cached))
-        assert (await world.do(call(again, cache=True))).cached is True
+        assert (await done(world, call(again, cache=True))).cached is True
     assert len([one for one in models if not one[1]]) == 2, "each model was asked once"
     assert len(world.provider.seen) == 2
 
