@@ -83,7 +83,7 @@ class Breakers:
     async def _look(self) -> None:
         """Read the bucket. What was learnt since the last look, and is newer than what a replica has, stays."""
         before = dict(self._learnt)
-        there = await self.bus.breakers.entries("", BreakerState, unreadable=_left_out)
+        there = await self.bus.breakers.entries("", BreakerState)
         for key in self._known.keys() - there.keys() - self._learnt.keys():
             self._forget(key)
         for key, (state, revision) in there.items():
@@ -191,10 +191,6 @@ class Breakers:
             return state.model_copy(update={"probes": min(self.settings.probes, state.probes + 1)})
 
         await self.bus.breakers.update(key, BreakerState, more)
-
-
-def _left_out(key: str, error: Unreadable) -> None:
-    log.error("breaker.left_out", extra={"key": key, "error": str(error)})
 
 
 _LEVELS = {"closed": 0.0, "half_open": 0.5, "open": 1.0}

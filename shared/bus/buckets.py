@@ -1,6 +1,7 @@
 """Keys that change: read from the leader, written by compare-and-set."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,12 +12,18 @@ from shared.bus.jetstream import PAGE, WRONG_LAST_SEQUENCE, JetStream, Stored
 from shared.bus.payloads import Payloads
 from shared.contracts.message import Message, Unreadable
 
+log = logging.getLogger("segue.bus")
+
 M = TypeVar("M", bound=Message)
 
 ON_TOP_OF: Final = "Nats-Expected-Last-Subject-Sequence"
 """Header of a write: the revision that it is put on top of, or refused."""
 DELETED = {"KV-Operation": "DEL"}
 TRIES = 50
+
+
+def _say(key: str, error: Unreadable) -> None:
+    log.error("bucket.left_out", extra={"key": key, "error": str(error)})
 
 
 class Contended(BusError):
@@ -62,40 +69,56 @@ class Bucket:
         except Unreadable as error:
             raise UnreadableValue(str(error), stored.seq) from error
 
+    async def readable(self, key: str, kind: type[M]) -> tuple[M | None, int]:
+        """Return as `get` does; a value that nobody can read counts as none, and can be written over."""
+        try:
+            return await self.get(key, kind)
+        except UnreadableValue as unreadable:
+            _say(key, unreadable)
+            return None, unreadable.revision
+
     async def every(
-        self, prefix: str, kind: type[M], *, unreadable: Callable[[str, Unreadable], None] | None = None
+        self, prefix: str, kind: type[M], *, unreadable: Callable[[str, Unreadable], None] = _say
     ) -> dict[str, M]:
         """Return values by key, of keys that begin with `prefix.` (all, without one); as some replica has them.
 
-        A value that cannot be read is told to `unreadable` and left out; without that it is raised.
+        A value that cannot be read is left out, so that the others can be had, and told to `unreadable`.
         """
         return {key: value for key, (value, _) in (await self.entries(prefix, kind, unreadable=unreadable)).items()}
 
     async def entries(
-        self, prefix: str, kind: type[M], *, unreadable: Callable[[str, Unreadable], None] | None = None
+        self, prefix: str, kind: type[M], *, unreadable: Callable[[str, Unreadable], None] = _say
     ) -> dict[str, tuple[M, int]]:
         """Return values with their revisions, as `every` does."""
         found: dict[str, tuple[M, int]] = {}
+        wrong: dict[str, Unreadable] = {}
         subject = f"{self._prefix}{prefix}.>" if prefix else f"{self._prefix}>"
         async for stored in self._jetstream.direct_each(self._stream, subject):
             key = stored.subject[len(self._prefix) :]
+            found.pop(key, None)  # an earlier value of the key is not what it has now
+            wrong.pop(key, None)
             if _deleted(stored):
-                found.pop(key, None)
                 continue
             try:
                 found[key] = kind.decode(await self._payloads.unpack(stored.data, stored.headers)), stored.seq
             except Unreadable as error:
-                if unreadable is None:
-                    raise
-                unreadable(key, error)
+                wrong[key] = error
+        for key, why in wrong.items():
+            unreadable(key, why)
         return found
 
     async def versions(self, key: str, kind: type[M]) -> list[M]:
         """Return the values that a key has had, as far as the bucket keeps them, oldest first; from some replica."""
         stored = await self._jetstream.direct_on(self._stream, self._prefix + key, limit=PAGE)
-        return [
-            kind.decode(await self._payloads.unpack(one.data, one.headers)) for one in stored if one.data or one.headers
-        ]
+        found = []
+        for one in stored:
+            if not one.data and not one.headers:
+                continue
+            try:
+                found.append(kind.decode(await self._payloads.unpack(one.data, one.headers)))
+            except Unreadable as error:
+                _say(key, error)
+        return found
 
     async def put(self, key: str, value: Message, revision: int) -> int | None:
         """Write if the key is still at `revision` (0: not there). Returns the new revision, None if it moved on."""

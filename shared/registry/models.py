@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
-from shared.bus.buckets import Bucket, UnreadableValue
+from shared.bus.buckets import Bucket
 from shared.config.configuration import Configuration
 from shared.config.keys import Notes, read
 from shared.config.providers import KEY_VARIABLES
@@ -195,11 +195,7 @@ class ModelBook:
     ) -> E:
         key = f"{what}.{name}"
         while True:
-            record: E | None
-            try:
-                record, revision = await self.bucket.get(key, kind)
-            except UnreadableValue as unreadable:
-                record, revision = None, unreadable.revision
+            record, revision = await self.bucket.readable(key, kind)
             there = 0 if record is None or record.empty else record.version
             if expected is not None and expected != there:
                 raise VersionMismatch(name, there, what)

@@ -91,11 +91,11 @@ class Schedules:
         """
         key = f"schedule.{tenant}.{name}"
         while True:
-            before, revision = await self.bus.registry.get(key, Schedule)
+            before, revision = await self.bus.registry.readable(key, Schedule)
             new = before is None or before.deleted
             if new and len(await self.all(tenant)) >= MOST:
                 raise TooManySchedules
-            wanted = make((before.version if before is not None else 0) + 1)
+            wanted = make((before.version if before is not None else revision) + 1)
             await self._try(wanted)
             if await self.bus.registry.put(key, wanted, revision) is not None:
                 await self._set(wanted)
@@ -116,10 +116,11 @@ class Schedules:
 
     async def reconcile(self) -> int:
         """Set the clocks that are missing or of another version, stop those that nobody wants; returns how many."""
+        unreadable: dict[str, Unreadable] = {}
+        """By key. A later version of ours may have written them: their clocks are left alone."""
+        known = await self.bus.registry.every("schedule", Schedule, unreadable=unreadable.__setitem__)
         wanted = {
-            subjects.schedule(one.tenant, one.name): one
-            for one in (await self.bus.registry.every("schedule", Schedule)).values()
-            if not one.deleted and not one.paused
+            subjects.schedule(one.tenant, one.name): one for one in known.values() if not one.deleted and not one.paused
         }
         every = self.bus.jetstream.direct_each(FINISHES, f"{ROOT}.schedule.*.*")
         ticking = {one.subject: one async for one in every}
@@ -131,7 +132,8 @@ class Schedules:
                 if now is not None and not now.paused and await self._missing(now):
                     await self._set(now)
                     changed += 1
-        for subject in ticking.keys() - wanted.keys():
+        alone = {subjects.schedule(*key.split(".")[1:]) for key in unreadable}
+        for subject in ticking.keys() - wanted.keys() - alone:
             _, _, tenant, name = subject.split(".")
             found = await self.get(tenant, name)
             if found is None or found.paused:

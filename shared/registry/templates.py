@@ -153,7 +153,7 @@ class TemplateBook:
     ) -> TemplateVersion:
         key = _key(tenant, name)
         while True:
-            record, revision = await self.bucket.get(key, TemplateVersion)
+            record, revision = await self.bucket.readable(key, TemplateVersion)
             there = 0 if record is None or record.document is None else record.version
             if expected is not None and expected != there:
                 raise VersionMismatch(name, there)
@@ -162,7 +162,7 @@ class TemplateBook:
             written = TemplateVersion(
                 tenant=tenant,
                 name=name,
-                version=(record.version if record is not None else 0) + 1,
+                version=(record.version if record is not None else revision) + 1,
                 document=document,
                 written_at=datetime.now(UTC),
                 by=by,

@@ -7,7 +7,7 @@ import pytest
 from shared import subjects
 from shared.contracts.commands import PlanRun, WorkflowRequest
 from shared.contracts.registry import ScheduleDue
-from shared.topology import FINISHES
+from shared.topology import FINISHES, REGISTRY
 from tests.gateway.conftest import Stage
 
 
@@ -44,6 +44,24 @@ async def test_a_template_is_written_read_run_changed_and_deleted(stage: Stage) 
         kept = (await http.get("/templates/letter/versions")).json()["versions"]
         assert [(one["version"], one["deleted"]) for one in kept] == [(1, False), (2, False), (3, False), (4, True)]
         assert (await http.put("/templates/letter", json=document())).json()["version"] == 5
+
+
+async def test_an_entry_that_nobody_can_read_is_left_out_and_written_over(stage: Stage) -> None:
+    """Of templates and schedules: the lists show the others, and a new version goes on above what was there."""
+    async with stage() as (http, backstage):
+        assert (await http.put("/templates/letter", json=document())).status_code == 201
+        timed = {"template": "letter", "variables": {"topic": "bees"}, "cron": "0 7 * * *"}
+        assert (await http.put("/schedules/morning", json=timed)).status_code == 201
+        for key in ("template.default.letter", "schedule.default.morning"):
+            await backstage.bus.jetstream.publish(f"$KV.{REGISTRY}.{key}", b'{"v": 1, "odd": true}')
+        assert [one["name"] for one in (await http.get("/templates")).json()["templates"]] == ["report"]
+        assert (await http.get("/schedules")).json()["schedules"] == []
+        again = await http.put("/templates/letter", json=document())
+        assert (again.status_code, again.json()["version"] > 1) == (200, True)
+        kept = (await http.get("/templates/letter/versions")).json()["versions"]
+        assert [one["version"] for one in kept] == [1, again.json()["version"]]
+        assert (await http.put("/schedules/morning", json=timed)).json()["version"] > 1
+        assert [one["name"] for one in (await http.get("/schedules")).json()["schedules"]] == ["morning"]
 
 
 async def test_the_configurations_template_is_written_over_and_comes_back(stage: Stage) -> None:
