@@ -84,8 +84,10 @@ class Schedules:
             if not one.deleted
         ]
 
-    async def write(self, tenant: str, name: str, make: Callable[[int], Schedule]) -> Schedule:
+    async def write(self, tenant: str, name: str, make: Callable[[int], Schedule]) -> tuple[Schedule, bool]:
         """Write a schedule's next version, which `make` returns, and set the bus's clock by it.
+
+        Returns it, and whether there was none.
 
         Raises `BadSchedule` with nothing changed, `TooManySchedules`.
         """
@@ -99,7 +101,7 @@ class Schedules:
             await self._try(wanted)
             if await self.bus.registry.put(key, wanted, revision) is not None:
                 await self._set(wanted)
-                return wanted
+                return wanted, new
 
     async def delete(self, schedule: Schedule, *, by: str) -> None:
         """Forget a schedule; the runs that it began go on."""

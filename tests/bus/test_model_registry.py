@@ -37,7 +37,7 @@ async def test_what_cannot_be_read_counts_as_nothing_and_is_written_over(ground:
     async def left_out() -> bool:
         return live.leaves_out(MODELS, role)
 
-    await eventually(left_out, within_s=3)
+    await eventually(left_out)
     with pytest.raises(VersionMismatch, match="not in the registry"):
         await book.write_model(role, {"document": DOCUMENT}, expected=3, by="test")
     written = await book.write_model(role, {"document": DOCUMENT | {"purpose": "new"}}, expected=0, by="test")
@@ -46,7 +46,7 @@ async def test_what_cannot_be_read_counts_as_nothing_and_is_written_over(ground:
     async def known() -> bool:
         return live.configuration.ai_models[role].purpose == "new" and not live.leaves_out(MODELS, role)
 
-    await eventually(known, within_s=3)
+    await eventually(known)
     assert (await book.write_model(role, GONE, expected=written.version, by="test")).version == written.version + 1
     await live.stop()
 
@@ -73,11 +73,11 @@ async def test_deleted_names_make_room_for_new_ones(ground: Ground, monkeypatch:
     await put(f"{ground.tenant}_other", "maker/other")
     assert await bus.registry.get(f"{MODELS}.{role}", ModelEntry) == (None, 0)
     await deaf.reconnected()
-    await eventually(lambda: role not in deaf.configuration.ai_models, within_s=3)
+    await eventually(lambda: role not in deaf.configuration.ai_models)
     assert (await put(role, "maker/back")).version > deleted.version
     for live in (hears, deaf):
         await live.reconnected()
-        await eventually(lambda: _plays(live, role, "maker/back"), within_s=3)  # noqa: B023 - awaited in this round
+        await eventually(lambda: _plays(live, role, "maker/back"))  # noqa: B023 - awaited in this round
         await live.stop()
     await full()
     with pytest.raises(TooManyEntries):
@@ -95,7 +95,7 @@ async def test_a_write_that_was_refused_is_heard_and_not_believed_for_long(groun
     _, revision = await bus.registry.get(f"{MODELS}.{role}", ModelEntry)
     assert await bus.registry.put(f"{MODELS}.{role}", second, revision) is not None
     await live.reconnected()
-    await eventually(lambda: _plays(live, role, "maker/taken"), within_s=3)
+    await eventually(lambda: _plays(live, role, "maker/taken"))
     await live.stop()
 
 

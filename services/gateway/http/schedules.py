@@ -85,14 +85,13 @@ async def write(request: Request, name: str) -> Response:
         )
 
     try:
-        before = await gateway.schedules.get(tenant, name)
-        written = await gateway.schedules.write(tenant, name, make)
+        written, is_new = await gateway.schedules.write(tenant, name, make)
     except BadSchedule as bad:
         raise Refusal(422, (Problem(f"$.{bad.field}", "bad_schedule", str(bad)),)) from bad
     except TooManySchedules as full:
         raise Refusal(409, str(full)) from full
     state = await gateway.schedules.state(tenant, name)
-    return Response(_body(written, state).to_json(), 201 if before is None else 200, None, JSON)
+    return Response(_body(written, state).to_json(), 201 if is_new else 200, None, JSON)
 
 
 @router.delete("/schedules/{name}", summary="Delete a schedule", response_model=ScheduleDeleted, responses=_MISSING)
