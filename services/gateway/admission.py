@@ -45,12 +45,14 @@ CLOSED_S: Final = 1.0
 SETTLED_S: Final = 2.0
 """What was counted so long ago and not taken back began: nothing opens before the oldest of those has left."""
 MOST_KNOWN: Final = 10_000
+NONE_AT_ALL: Final = "which will not change by waiting: whoever looks after keys and tenants can set another limit"
 
 
 class OverLimit(Exception):
     """A limit is used up; nothing was begun."""
 
-    def __init__(self, status: int, code: str, message: str, retry_after_s: float) -> None:
+    def __init__(self, status: int, code: str, message: str, retry_after_s: float | None) -> None:
+        """`retry_after_s`: when it is worth asking again; None: waiting changes nothing."""
         super().__init__(message)
         self.status, self.code, self.retry_after_s = status, code, retry_after_s
 
@@ -137,8 +139,9 @@ class Admission:
         return known
 
     def _too_many(self, account: Account, most: int, known: Known) -> OverLimit:
+        left_s = None
         if most == 0:
-            left_s, when = self.window_s, "which will not change by waiting"
+            when = NONE_AT_ALL
         else:
             left_s = CLOSED_S if known.opens_at is None else max(0.0, known.opens_at - time.time())
             when = f"and has; the next may begin in {math.ceil(left_s)} s"
@@ -186,6 +189,9 @@ class Admission:
             return found
 
         await self.bus.budgets.update(f"runs.{account.name}", Places, changed)
+        if full and most == 0:
+            told = f"{_whose(account)} may have 0 runs go on at the same time, {NONE_AT_ALL}"
+            raise self._refused(429, "too_many_runs", told, None)
         if full:
             raise self._refused(
                 429,
@@ -196,7 +202,7 @@ class Admission:
             )
         return not (had and birth.keyed)
 
-    def _refused(self, status: int, code: str, message: str, retry_after_s: float) -> OverLimit:
+    def _refused(self, status: int, code: str, message: str, retry_after_s: float | None) -> OverLimit:
         metrics.LIMITED.labels(code).inc()
         return OverLimit(status, code, message, retry_after_s)
 

@@ -37,8 +37,11 @@ class Refusal(HTTPException):
         detail: str | tuple[Problem, ...],
         *,
         headers: Mapping[str, str] | None = None,
+        code: str | None = None,
     ) -> None:
+        """`code`: what programs tell it by, where the status is not enough."""
         super().__init__(status, detail if isinstance(detail, str) else f"{len(detail)} problems", headers)
+        self.code = code
         self.said: Any = detail if isinstance(detail, str) else [_problem(problem) for problem in detail]
 
 
@@ -59,14 +62,18 @@ def failure(
     run_id: str | None = None,
     headers: Mapping[str, str] | None = None,
     path: str = "",
-    more: Mapping[str, Any] | None = None,
+    error: Mapping[str, Any] | None = None,
+    final: bool = False,
 ) -> Response:
-    """Return the answer of an error: in OpenAI's form where its clients ask (`path`), else with `more` in it."""
+    """Return the answer of an error: in OpenAI's form where its clients ask (`path`), else with `error` in it.
+
+    `final`: sent again soon it meets the same.
+    """
     if failures.is_ours(path):
-        failing = failures.of_detail(status, detail, run_id)
+        failing = failures.of_detail(status, detail, run_id, code=error["code"] if error else None, final=final)
         return Response(failing.body(), failing.status, {**failing.headers(), **(headers or {})}, JSON)
     body = {"detail": detail} if run_id is None else {"detail": detail, "run_id": run_id}
-    return Response(to_json({**body, **(more or {})}), status, headers, JSON)
+    return Response(to_json(body if error is None else {**body, "error": error}), status, headers, JSON)
 
 
 def run_of(request: Request) -> str | None:
@@ -91,7 +98,7 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
                 _after(error.retry_after_s),
             )
         case OverLimit():
-            return error.status, str(error), _after(error.retry_after_s)
+            return error.status, str(error), {} if error.retry_after_s is None else _after(error.retry_after_s)
         case TooManyWaiting():
             return 503, f"{error}; send the request again in a moment: nothing was kept", _after(1)
         case Stopping():
@@ -125,7 +132,9 @@ def _after(seconds: float) -> dict[str, str]:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.said if isinstance(error, Refusal) else error.detail
-    return failure(error.status_code, detail, headers=error.headers, path=request.url.path)
+    code = error.code if isinstance(error, Refusal) else None
+    kept = None if code is None else {"type": "logical", "code": code, "message": detail, "param": None}
+    return failure(error.status_code, detail, headers=error.headers, path=request.url.path, error=kept)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -155,8 +164,9 @@ async def _limited(request: Request, error: Exception) -> Response:
     assert isinstance(error, OverLimit)
     request.scope["state"].pop("run_id", None)  # nothing was begun
     status, detail, headers = said_of(error)
-    kept = {"error": {"type": "resource", "code": error.code, "message": detail, "param": None}}
-    return failure(status, detail, headers=headers, path=request.url.path, more=kept)
+    kept = {"type": "resource", "code": error.code, "message": detail, "param": None}
+    final = error.retry_after_s is None or error.code in failures.OURS
+    return failure(status, detail, headers=headers, path=request.url.path, error=kept, final=final)
 
 
 async def _gone(request: Request, __: Exception) -> Response:

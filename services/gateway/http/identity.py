@@ -40,7 +40,8 @@ def may_ask(request: HTTPConnection, roles: Iterable[str]) -> None:
     """Refuse roles that a credential, or its tenant, may not have asked."""
     refused = who(request).refused(roles)
     if refused:
-        raise Refusal(403, f"{', '.join(refused)} may not be asked with this key, or by this tenant: use another model")
+        told = f"{', '.join(refused)} may not be asked with this key, or by this tenant: use another model"
+        raise Refusal(403, told, code="model_not_allowed")
 
 
 def identity_of(request: Request) -> Identity:

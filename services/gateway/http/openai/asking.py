@@ -73,8 +73,13 @@ def _callback(request: Request, gateway: Gateway) -> Callback | None:
 
 def unknown(model: str, request: Request) -> Refusal:
     """Return the refusal of a model that there is not, with those that its caller may ask."""
-    roles = ", ".join(one.name for one in offer.allowed(gateway_of(request).listings, who(request)))
-    said = f"the model {model[:80]!r} does not exist; there are {offer.AUTO}, {roles}, and {offer.TEMPLATE}… as listed"
+    listings, asks = gateway_of(request).listings, who(request)
+    there = [offer.AUTO] if offer.may_write(listings, asks) else []
+    there += [one.name for one in offer.allowed(listings, asks)]
+    if there:
+        said = f"the model {model[:80]!r} does not exist; there are {', '.join(there)}, and {offer.TEMPLATE}… as listed"
+    else:
+        said = f"the model {model[:80]!r} is not there for this key, which may ask none: its limits name no model"
     return Refusal(404, (Problem("$.model", "model_not_found", said),))
 
 

@@ -74,16 +74,23 @@ def is_ours(path: str) -> bool:
     return path.startswith(PREFIX)
 
 
-def of_detail(status: int, detail: Any, run_id: str | None = None) -> Failing:
-    """Return what is said elsewhere with a `detail`. What is not valid is 400 here, and names its first parameter."""
+def of_detail(
+    status: int, detail: Any, run_id: str | None = None, *, code: str | None = None, final: bool = False
+) -> Failing:
+    """Return what is said elsewhere with a `detail`. What is not valid is 400 here, and names its first parameter.
+
+    `code`: ours; what OpenAI's clients know by the status keeps their word for it. `final`: they need not try again.
+    """
     if isinstance(detail, str):
-        return Failing(400 if status == 422 else status, detail, run_id=run_id, final=status in (500, 504))
+        known = code if code in OURS else None
+        final = final or status in (500, 504)
+        return Failing(400 if status == 422 else status, detail, known, run_id=run_id, final=final)
     by_param = {_param(one["path"]): one["message"] for one in reversed(detail)}
     said = [f"{param}: {message}" if param else message for param, message in reversed(by_param.items())]
     first: dict[str, Any] = detail[0] if detail else {"path": "$", "code": None}
     param = _param(first["path"])
-    code = {"unknown_model": "model_not_found"}.get(first["code"], first["code"])
-    return Failing(400 if status == 422 else status, "; ".join(said[:20]), code, param or None, run_id)
+    named = {"unknown_model": "model_not_found"}.get(first["code"], first["code"])
+    return Failing(400 if status == 422 else status, "; ".join(said[:20]), named, param or None, run_id)
 
 
 def _param(path: str) -> str:

@@ -1,0 +1,60 @@
+"""What a key that is refused for what it may is told: why, by which code, and whether to come back."""
+
+from typing import Any
+
+from shared.bus.server import NatsServer
+from tests.gateway.guarded import bearing, guarded, make
+
+HI: dict[str, Any] = {"model": "segue-auto", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+async def test_whoever_may_begin_nothing_is_not_told_to_wait(own_nats_server: NatsServer) -> None:
+    """A limit of 0 does not pass: no `Retry-After`, and OpenAI's clients, which would wait twice, do not try again."""
+    async with guarded(own_nats_server) as (http, backstage):
+        limits: dict[str, Any]
+        for limits in ({"requests_per_minute": 0}, {"concurrent_runs": 0}):
+            key = await make(backstage, **limits)
+            plain = await http.post("/chat", json={"message": "x"}, headers=bearing(key))
+            theirs = await http.post("/v1/chat/completions", json=HI, headers=bearing(key))
+            for refused in (plain, theirs):
+                assert refused.status_code == 429
+                assert "Retry-After" not in refused.headers
+                assert "will not change by waiting" in refused.json()["error"]["message"]
+            assert theirs.headers["x-should-retry"] == "false"
+            assert theirs.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+async def test_a_budget_that_is_used_up_says_so_to_openai_s_clients_too(own_nats_server: NatsServer) -> None:
+    """With the code that a run has which meets it on the way; it lasts until the day turns, so they do not try again."""
+    async with guarded(own_nats_server) as (http, backstage):
+        status: int
+        limits: dict[str, Any]
+        for status, limits in ((402, {"usd_per_day": 0.0}), (429, {"tokens_per_day": 0})):
+            key = await make(backstage, **limits)
+            refused = await http.post("/v1/chat/completions", json=HI, headers=bearing(key))
+            assert (refused.status_code, refused.json()["error"]["code"]) == (status, "budget_exceeded")
+            assert refused.headers["Retry-After"]
+            assert refused.headers["x-should-retry"] == "false"
+
+
+async def test_a_role_that_is_not_the_key_s_is_refused_by_its_code(own_nats_server: NatsServer) -> None:
+    """At every door the same that a run fails with."""
+    async with guarded(own_nats_server) as (http, backstage):
+        key = await make(backstage, models=("fast_ai",))
+        task = {"model": "medium_ai", "prompt": "Say", "output_variable": "said"}
+        workflow = {"workflow": [{"type": "inline", "tasks": [task]}]}
+        for path, body in (("/workflow", workflow), ("/v1/chat/completions", {**HI, "model": "medium_ai"})):
+            refused = await http.post(path, json=body, headers=bearing(key))
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
+
+
+async def test_whoever_may_ask_no_model_is_not_told_of_any(own_nats_server: NatsServer) -> None:
+    """Nor that there is the one which it was told is not there."""
+    async with guarded(own_nats_server) as (http, backstage):
+        key = await make(backstage, models=())
+        absent = await http.get("/v1/models/segue-auto", headers=bearing(key))
+        assert absent.status_code == 404
+        assert "there are" not in absent.json()["error"]["message"]
+        key = await make(backstage, models=("medium_ai",))
+        absent = await http.get("/v1/models/nope", headers=bearing(key))
+        assert "there are segue-auto, medium_ai, and template/" in absent.json()["error"]["message"]
