@@ -4,9 +4,12 @@ An `Idempotency-Key` is the run's id, so a repeated request is the same run, whi
 """
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
+
+from pydantic_core import to_jsonable_python
 
 from services.gateway.principal import EVERYBODY, Account, Principal, at_most
 from shared.contracts.callbacks import Callback
@@ -46,6 +49,17 @@ class Birth:
     def by(self) -> Taker:
         """Who is to take it up."""
         return "categorizer" if isinstance(self.command, SubmitRequest) else "planner"
+
+    def digest(self) -> str:
+        """Return what tells requests apart by which `is_repetition` does, as far as it was asked and not looked up."""
+        asked = _as_the_bus_has_it(self)
+        request = asked.request
+        what: object = request
+        if isinstance(request, WorkflowRequest) and request.template is not None:
+            what = (request.template, request.workflow.variables)
+        parts = (what, asked.run.session_id, asked.run.priority, asked.callback, asked.lineage)
+        written = json.dumps(to_jsonable_python(parts), sort_keys=True)
+        return hashlib.sha256(written.encode()).hexdigest()[:32]
 
     def timed(self, run: Run) -> "Birth":
         """Return it with the times of a run that others bear under its key: it is the same run."""
@@ -153,9 +167,7 @@ def _run(identity: Identity, priority: Priority, session_id: SessionId | None, n
 
 def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
     """Whether a request is what was accepted under its key: the same question, origin, session, priority, callback."""
-    asked = type(birth.command).decode(
-        birth.command.encode()
-    )  # as the bus hands it on: defaults and numbers normalised
+    asked = _as_the_bus_has_it(birth)
     there = accepted.run
     return (
         _same(asked.request, accepted.request)
@@ -164,6 +176,11 @@ def is_repetition(birth: Birth, accepted: RunAccepted) -> bool:
         and asked.callback == accepted.callback
         and asked.lineage == accepted.lineage
     )
+
+
+def _as_the_bus_has_it(birth: Birth) -> SubmitRequest | PlanRun:
+    """Return the command with its defaults and numbers normalised."""
+    return type(birth.command).decode(birth.command.encode())
 
 
 def _same(asked: ChatRequest | WorkflowRequest, there: ChatRequest | WorkflowRequest) -> bool:

@@ -117,7 +117,7 @@ class Runs:
         """Set the deadline, then send the command; returns the run. A full queue leaves nothing behind.
 
         A keyed run may be borne by others at the same moment, or have been before: then it has their times, and a timer
-        that they cannot take back once it is queued. (ADR 0024) Raises `OverLimit`, `QueueFull`.
+        that they cannot take back once it is queued. (ADR 0024) Raises `OverLimit`, `QueueFull`, `KeyReused`.
         """
         admission = self.admission if birth.accounts else None
         places = await admission.admit(birth) if admission is not None else ()
@@ -135,16 +135,22 @@ class Runs:
                 await admission.take_back(birth, places)
             raise
         if birth.keyed and own is None:
-            await self.bus.log.renew_timer(birth.run, birth.by)
+            await self.bus.log.renew_timer(birth.run, birth.by, asked=birth.digest())
         return birth.run
 
     async def _timed(self, birth: Birth) -> tuple[Birth, int | None]:
-        """Set a run's timer; returns the birth with its times, and the timer's sequence when it is this birth's."""
+        """Set a run's timer; returns the birth with its times, and the timer's sequence when it is this birth's.
+
+        Raises `KeyReused` where the timer is that of another request under its key.
+        """
+        asked = birth.digest() if birth.keyed else None
         for _ in range(TIMER_TRIES):
-            own = await self.bus.log.set_timer(birth.run, birth.by)
+            own = await self.bus.log.set_timer(birth.run, birth.by, asked=asked)
             if own is not None or not birth.keyed:
                 return birth, own
             if (there := await self.bus.log.timer(birth.run.run_id)) is not None:
+                if there[0].asked not in (None, asked):
+                    raise KeyReused(birth.run.run_id)
                 return birth.timed(there[0].run), None
         return birth, None
 

@@ -133,12 +133,15 @@ class Log:
         subject = subjects.request(command.run.tenant, command.run.priority)
         await self.jetstream.publish(subject, body, headers={"Nats-Msg-Id": command.run.run_id, **(headers or {})})
 
-    async def set_timer(self, run: Run, by: Taker | None = None, *, behind: int = 0) -> int | None:
+    async def set_timer(
+        self, run: Run, by: Taker | None = None, *, asked: str | None = None, behind: int = 0
+    ) -> int | None:
         """Have the bus say when the run's time is over. Returns the timer's sequence; None: there is one already.
 
-        `by`: who is to take the run up, of one that nobody has. `behind`: in place of the timer with this sequence.
+        `by`, `asked`: who is to take the run up, and a digest of what for, of one that nobody has. `behind`: in place
+        of the timer with this sequence.
         """
-        command = DeadlinePassed(run=run, by=by)
+        command = DeadlinePassed(run=run, by=by, asked=asked)
         at, target = subjects.timer(run.run_id), subjects.deadline(run.run_id)
         return await self._schedule(at, target, command, run.deadline_at, behind=behind)
 
@@ -147,11 +150,11 @@ class Log:
         stored = await self.jetstream.last(FINISHES, subjects.timer(run_id))
         return None if stored is None else (await self.decode(stored, DeadlinePassed), stored.seq)
 
-    async def renew_timer(self, run: Run, by: Taker | None = None) -> None:
+    async def renew_timer(self, run: Run, by: Taker | None = None, *, asked: str | None = None) -> None:
         """Have a timer of one's own, whatever there is: who set another can take that back, and not this. (ADR 0024)"""
         for _ in range(TIMER_TRIES):
             there = await self.timer(run.run_id)
-            if await self.set_timer(run, by, behind=there[1] if there is not None else 0) is not None:
+            if await self.set_timer(run, by, asked=asked, behind=there[1] if there is not None else 0) is not None:
                 return
 
     async def keep_timer(self, run: Run) -> None:

@@ -272,6 +272,8 @@ class DeadlinePassed(Message):
     run: Run
     by: Taker | None = None
     """Who is to take it up, as far as that was known."""
+    asked: str | None = None
+    """Of a keyed run that nobody has taken up: a digest of what it was asked, so that others are told apart."""
 
 
 class BeginRun(Message):

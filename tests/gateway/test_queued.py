@@ -348,6 +348,24 @@ async def test_a_repetition_of_what_is_queued_is_the_same_run(stage: Stage, path
         assert len(backstage.taken) == 1
 
 
+@pytest.mark.parametrize("path", ["/chat?wait=false", "/v1/responses", "/workflow?wait=false", "/chat"])
+async def test_another_request_under_the_key_of_what_is_queued_is_refused(stage: Stage, path: str) -> None:
+    """At once, at every door: its caller would be told of a run that answers somebody else's question."""
+    others: dict[str, Any] = {
+        "/v1/responses": {"model": "segue-auto", "input": "Why is grass green?", "background": True},
+        "/workflow?wait=false": STEPS,
+    }
+    async with stage(takes=False) as (http, backstage):
+        begun = await begin(http, **KEY)
+        refused = await http.post(path, json=others.get(path, {"message": "Why is grass green?"}), headers=KEY)
+        assert refused.status_code == (400 if path.startswith("/v1") else 422), refused.text
+        assert "was used with a different request" in refused.text
+        assert (await begin(http, **KEY))["run_id"] == begun["run_id"]
+        await backstage.begin()
+        await eventually(lambda: state(http, begun, "completed"))
+        assert len(backstage.taken) == 1
+
+
 async def test_a_gateway_that_died_between_timer_and_request_costs_nothing(stage: Stage) -> None:
     """Nobody was told of the run; the same key bears it again, within the time that it had."""
     async with stage(takes=False) as (http, backstage):
