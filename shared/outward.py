@@ -23,6 +23,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_URL_CHARS: Final = 4_096
 CONNECT_WITHIN_S: Final = 5.0
+CLOSED: Final = "is in a network that is not asked; whoever runs Segue opens networks with SEGUE_ALLOWED_NETWORKS"
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -89,7 +90,7 @@ class _Checked(AbstractResolver):
         for kind, _, protocol, _, place in found:
             address = ipaddress.ip_address(str(place[0]).partition("%")[0])
             if not is_open(address, self._allowed, plain=self._plain):
-                raise Forbidden(f"the host {host!r} is at {address}, which is in a network that is not asked")
+                raise Forbidden(f"the host {host!r} is at {address}, which {CLOSED}")
             results.append(
                 ResolveResult(
                     hostname=host,
@@ -136,7 +137,7 @@ class Outward:
                 raise Forbidden("only https:// URLs are asked") from None
             return
         if not is_open(address, self._allowed):
-            raise Forbidden(f"{address} is in a network that is not asked")
+            raise Forbidden(f"{address} {CLOSED}")
         if not is_open(address, self._allowed, plain=plain):
             raise Forbidden("only https:// URLs are asked")
 

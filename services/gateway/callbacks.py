@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from shared.contracts.callbacks import MOST_URL_CHARS, Callback
 from shared.contracts.ids import TenantId
-from shared.outward import Forbidden, Network, Outward
+from shared.outward import CLOSED, Forbidden, Network, Outward
 
 
 class BadCallback(Exception):
@@ -32,7 +32,7 @@ class CallbackDoor:
             raise BadCallback(str(forbidden)) from forbidden
         host = urlsplit(url).hostname or ""
         if not self._own and (host == "localhost" or host.endswith((".localhost", ".local", ".internal"))):
-            raise BadCallback(f"{host} is in a network that is not asked")
+            raise BadCallback(f"{host} {CLOSED}")
         if any(map(str.isspace, url)) or not url.isascii():
             raise BadCallback("a URL has no spaces, and other characters than ASCII are written as %…")
         if tenant not in self._signing:

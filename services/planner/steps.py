@@ -24,7 +24,8 @@ CONVERSATION: Final = "conversation"
 LEAST_MATERIAL_CHARS: Final = 1_000
 """A shorter request fits into the prompts of those who work on it: whoever plans has read it."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_BRACES: Final = re.compile(r"\{\{[^{}]*\}\}|\{([^{}]*)\}")
+_BRACES: Final = re.compile(r"(?<!\{)(\{++)([^{}]*+)(\}++)")
+"""All braces around something: every two pairs of them, from outside, stand for one that is meant as it is written."""
 
 
 def schema(models: Sequence[str], addons: Sequence[str], most: int, given: Sequence[str] = ()) -> dict[str, JsonValue]:
@@ -145,10 +146,12 @@ def _prompt(text: str, needs: Mapping[str, str]) -> str:
     known = {**needs, **{name: name for name in needs.values()}}
 
     def one(match: re.Match[str]) -> str:
-        inner = (match[1] or "").strip()
+        opened, inner, closed = match[1], match[2].strip(), match[3]
+        if min(len(opened), len(closed)) % 2 == 0:
+            return match[0]
         if inner in known:
-            return f"{{{known[inner]}}}"
-        return f"{{{match[0]}}}" if match[1] is not None and NAME.fullmatch(inner) else match[0]
+            return f"{opened}{known[inner]}{closed}"
+        return f"{{{match[0]}}}" if NAME.fullmatch(inner) else match[0]
 
     return _BRACES.sub(one, text)
 

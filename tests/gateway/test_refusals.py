@@ -3,6 +3,7 @@
 from typing import Any
 
 from shared.bus.server import NatsServer
+from tests.gateway.conftest import Stage
 from tests.gateway.guarded import bearing, guarded, make
 
 HI: dict[str, Any] = {"model": "segue-auto", "messages": [{"role": "user", "content": "Hi"}]}
@@ -25,7 +26,7 @@ async def test_whoever_may_begin_nothing_is_not_told_to_wait(own_nats_server: Na
 
 
 async def test_a_budget_that_is_used_up_says_so_to_openai_s_clients_too(own_nats_server: NatsServer) -> None:
-    """With the code that a run has which meets it on the way; it lasts until the day turns, so they do not try again."""
+    """By the code that a run fails with which meets it on its way; it lasts for the day, so they do not try again."""
     async with guarded(own_nats_server) as (http, backstage):
         status: int
         limits: dict[str, Any]
@@ -58,3 +59,11 @@ async def test_whoever_may_ask_no_model_is_not_told_of_any(own_nats_server: Nats
         key = await make(backstage, models=("medium_ai",))
         absent = await http.get("/v1/models/nope", headers=bearing(key))
         assert "there are segue-auto, medium_ai, and template/" in absent.json()["error"]["message"]
+
+
+async def test_a_callback_into_a_closed_network_says_what_opens_it(stage: Stage) -> None:
+    async with stage() as (http, _):
+        for url in ("https://10.1.2.3/", "https://ours.internal/"):
+            refused = await http.post("/chat", json={"message": "x", "callback_url": url})
+            assert refused.status_code == 422
+            assert "SEGUE_ALLOWED_NETWORKS" in refused.text

@@ -102,12 +102,19 @@ def test_what_a_prompt_mentions_is_put_there_and_not_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "}", '{"a": 1}', "{nobody}", "{end}", "{{x}}", "f'{n:02}'", "{}", "${x}", "a } b {"]
+    "text",
+    ["{", "}", '{"a": 1}', "{nobody}", "{end}", "{{x}}", "f'{n:02}'", "{}", "${x}", "a } b {", "<b>{{{x}}}</b>", "{{x}"],
 )
 def test_braces_that_are_no_references_mean_themselves(text: str) -> None:
     prompt = tasks_of(changed("step_2", prompt=f"Write {text}"))[1]["prompt"]
     assert references(prompt) == ()
-    assert substitute(prompt, {}) == f"Write {text}".replace("{{", "{").replace("}}", "}")
+    meant = f"Write {text}"
+    assert substitute(prompt, {}) == (meant.replace("{{", "{").replace("}}", "}") if "}}" in text else meant)
+
+
+def test_what_is_needed_is_found_between_literal_braces_too() -> None:
+    prompt = tasks_of(changed("step_3", prompt="Judge {{{step_1}}}!"))[2]["prompt"]
+    assert substitute(prompt, {"code": "x", "view": "y"}).startswith("Judge {x}!")
 
 
 @pytest.mark.parametrize(
