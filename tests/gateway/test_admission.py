@@ -74,6 +74,7 @@ async def admitted(admission: Admission, **limits: Any) -> tuple[float, float] |
     else:
         return before, time.time()
     assert refused.code == "rate_limited"
+    assert refused.retry_after_s is not None
     assert 0 <= refused.retry_after_s <= max(admission.window_s, module.CLOSED_S)
     return None
 
@@ -125,6 +126,7 @@ async def test_whoever_comes_back_when_told_gets_in(buses: list[Bus]) -> None:
         with pytest.raises(OverLimit, match="may begin 2 requests in any") as refused:
             await gateway.admit(birth(**limit))
         after, left_s = time.time(), refused.value.retry_after_s
+        assert left_s is not None
         assert before + left_s <= first[1] + WINDOW_S
         assert after + left_s >= first[0] + WINDOW_S
     assert await count_of(buses[0]) == 2
