@@ -12,9 +12,9 @@ HI: dict[str, Any] = {"model": "segue-auto", "messages": [{"role": "user", "cont
 async def test_whoever_may_begin_nothing_is_not_told_to_wait(own_nats_server: NatsServer) -> None:
     """A limit of 0 does not pass: no `Retry-After`, and OpenAI's clients, which would wait twice, do not try again."""
     async with guarded(own_nats_server) as (http, backstage):
-        limits: dict[str, Any]
-        for limits in ({"requests_per_minute": 0}, {"concurrent_runs": 0}):
-            key = await make(backstage, **limits)
+        for limit in ("requests_per_minute", "concurrent_runs"):
+            nothing: dict[str, Any] = {limit: 0}
+            key = await make(backstage, **nothing)
             plain = await http.post("/chat", json={"message": "x"}, headers=bearing(key))
             theirs = await http.post("/v1/chat/completions", json=HI, headers=bearing(key))
             for refused in (plain, theirs):
@@ -28,10 +28,9 @@ async def test_whoever_may_begin_nothing_is_not_told_to_wait(own_nats_server: Na
 async def test_a_budget_that_is_used_up_says_so_to_openai_s_clients_too(own_nats_server: NatsServer) -> None:
     """By the code that a run fails with which meets it on its way; it lasts for the day, so they do not try again."""
     async with guarded(own_nats_server) as (http, backstage):
-        status: int
-        limits: dict[str, Any]
-        for status, limits in ((402, {"usd_per_day": 0.0}), (429, {"tokens_per_day": 0})):
-            key = await make(backstage, **limits)
+        for status, limit in ((402, "usd_per_day"), (429, "tokens_per_day")):
+            nothing: dict[str, Any] = {limit: 0}
+            key = await make(backstage, **nothing)
             refused = await http.post("/v1/chat/completions", json=HI, headers=bearing(key))
             assert (refused.status_code, refused.json()["error"]["code"]) == (status, "budget_exceeded")
             assert refused.headers["Retry-After"]

@@ -103,7 +103,20 @@ def test_what_a_prompt_mentions_is_put_there_and_not_again() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "}", '{"a": 1}', "{nobody}", "{end}", "{{x}}", "f'{n:02}'", "{}", "${x}", "a } b {", "<b>{{{x}}}</b>", "{{x}"],
+    [
+        "{",
+        "}",
+        '{"a": 1}',
+        "{nobody}",
+        "{end}",
+        "{{x}}",
+        "f'{n:02}'",
+        "{}",
+        "${x}",
+        "a } b {",
+        "<b>{{{x}}}</b>",
+        "{{x}",
+    ],
 )
 def test_braces_that_are_no_references_mean_themselves(text: str) -> None:
     prompt = tasks_of(changed("step_2", prompt=f"Write {text}"))[1]["prompt"]
