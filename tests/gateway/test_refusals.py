@@ -66,3 +66,16 @@ async def test_a_callback_into_a_closed_network_says_what_opens_it(stage: Stage)
             refused = await http.post("/chat", json={"message": "x", "callback_url": url})
             assert refused.status_code == 422
             assert "SEGUE_ALLOWED_NETWORKS" in refused.text
+
+
+async def test_an_entry_that_cannot_be_read_says_what_to_do(stage: Stage) -> None:
+    """And that does it: what is written over it is there."""
+    async with stage() as (http, backstage):
+        await backstage.bus.jetstream.publish("$KV.registry.template.default.odd", b'{"v": 99}')
+        unreadable = await http.get("/templates/odd")
+        assert unreadable.status_code == 500
+        assert "a PUT of the template" in unreadable.json()["detail"]
+        task = {"model": "medium_ai", "prompt": "Say", "output_variable": "said"}
+        document = {"description": "A test's.", "workflow": [{"type": "inline", "tasks": [task]}]}
+        assert (await http.put("/templates/odd", json=document)).status_code in (200, 201)
+        assert (await http.get("/templates/odd")).status_code == 200

@@ -17,6 +17,7 @@ from services.gateway.http.openai import failures
 from services.gateway.runs import KeyReused, NoEndInTime
 from services.gateway.tenure import CredentialOver
 from services.gateway.waiting import Stopping, TooManyWaiting
+from shared.bus.buckets import UnreadableValue
 from shared.bus.errors import BusError, QueueFull, Unavailable
 from shared.bus.payloads import PayloadMissing
 from shared.contracts.message import Unreadable
@@ -120,6 +121,12 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
             return 500, f"{error}", {}
         case BusError():
             return 503, f"{error}", _after(5)
+        case UnreadableValue():
+            told = (
+                f"an entry that the bus keeps is unreadable here: {error}. A newer Segue may have written it: upgrade this "
+                "gateway, or write over it (a PUT of the template, schedule, role or provider replaces it)"
+            )
+            return 500, told, {}
         case Unreadable():
             return 500, f"the log has something that this gateway cannot read: {error}", {}
     return 500, "an error of ours; the log has it under this answer's X-Request-Id", {}
