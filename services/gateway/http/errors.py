@@ -123,8 +123,8 @@ def said_of(error: Exception) -> tuple[int, str, dict[str, str]]:
             return 503, f"{error}", _after(5)
         case UnreadableValue():
             told = (
-                f"an entry that the bus keeps is unreadable here: {error}. A newer Segue may have written it: upgrade this "
-                "gateway, or write over it (a PUT of the template, schedule, role or provider replaces it)"
+                f"an entry that the bus keeps is unreadable here: {error}. A newer Segue may have written it: upgrade "
+                "this gateway, or write over it (a PUT of the template, schedule, role or provider replaces it)"
             )
             return 500, told, {}
         case Unreadable():
