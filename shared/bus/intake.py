@@ -108,8 +108,9 @@ class Intake:
         """Close the inbox: returns when nothing more can come to it and what had come was handed on."""
         if self._sub is None:
             return
-        # One server alone is done with a subscription when it has answered a ping after it; in a cluster only the end
-        # of the request says that nothing is on its way.
+        # In a cluster only the end of the request says that nothing is on its way. One server alone is left at once: it
+        # loses a message that it is just sending, until ack_wait, in one of twenty stops under 1000 messages/s
+        # (measured), and to wait for the request's end would make every idle stop two seconds longer.
         if not alone(self._client):
             while is_open() and not self.lost(self._clock()):  # noqa: ASYNC110 - it ends by a message or by the clock
                 await asyncio.sleep(_LOOK_S)

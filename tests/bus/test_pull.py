@@ -160,7 +160,10 @@ async def test_a_quiet_pool_stays_healthy_and_asks_rarely(arena: Arena) -> None:
 
 
 async def test_drain_leaves_new_work_to_others_at_once(arena: Arena) -> None:
-    """A worker stops in the middle of a stream of messages: none of them waits for ack_wait."""
+    """A worker stops in the middle of a stream of messages: they do not wait for ack_wait.
+
+    On one server alone, which is left at once, one may: what it had begun to send as the inbox closed.
+    """
     waited: list[float] = []
     sent_at: dict[int, float] = {}
 
@@ -187,7 +190,8 @@ async def test_drain_leaves_new_work_to_others_at_once(arena: Arena) -> None:
     await publishing
     await eventually(arena.empty, within_s=30)
     assert len(waited) == 400, "each was handled, none twice"
-    assert max(waited) < 1.0
+    late = [one for one in waited if one >= 1.0]
+    assert len(late) <= (len(leaving) if arena.replicas == 1 else 0), late
 
 
 async def test_drain_gives_back_what_has_not_begun(arena: Arena) -> None:
