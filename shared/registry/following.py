@@ -109,7 +109,7 @@ class LiveModels:
     async def _freed(self, there: dict[str, E], what: str, keys: Set[str]) -> bool:
         """Forget names that have no place any more; whether one of them said something."""
         gone = [name for name in there if f"{what}.{name}" not in keys]
-        freed = (await self.bus.registry.get(freed_key(what), NamesFreed))[0] if gone else None
+        freed = (await self.bus.registry.readable(freed_key(what), NamesFreed))[0] if gone else None
         if freed is None:
             return False
         return any([not there.pop(name).empty for name in gone if there[name].version <= freed.version])

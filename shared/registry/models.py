@@ -219,5 +219,5 @@ class ModelBook:
             await self.bucket.update(freed_key(what), NamesFreed, lambda freed: _above(freed, highest))
             for key, (_, revision) in spent.items():
                 await self.bucket.forget(key, revision=revision)
-        freed, _ = await self.bucket.get(freed_key(what), NamesFreed)
+        freed, _ = await self.bucket.readable(freed_key(what), NamesFreed)
         return freed.version if freed is not None else 0
