@@ -95,9 +95,10 @@ class Through:
 
     def is_one_text(self) -> bool:
         """Whether the whole workflow was one task, and what it put out is a text and nothing else."""
+        if len(self.graph.root.nodes) != 1 or any(call.artifacts for call in self.settled.values()):
+            return False
         outputs = list(self.outputs().values())
-        made = any(call.artifacts for call in self.settled.values())
-        return len(self.graph.root.nodes) == len(outputs) == 1 and isinstance(outputs[0], str) and not made
+        return len(outputs) == 1 and isinstance(outputs[0], str)
 
     def not_done(self) -> tuple[str, ...]:
         """Return the outputs of tasks that were not begun, or not ended."""

@@ -85,7 +85,7 @@ class Admission:
                     taken.append(account.name)  # before the answer, which may be lost
                     if not await self._take_place(account, birth, most):
                         taken.pop()
-        except BaseException:
+        except BaseException:  # also when the caller goes meanwhile: what is not begun has no place
             await self.take_back(birth, taken)
             raise
         return taken
