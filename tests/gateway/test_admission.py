@@ -285,6 +285,16 @@ async def test_a_run_whose_command_may_be_there_keeps_its_place(
     assert queued is not None
 
 
+async def borne_until(reached: asyncio.Event, bus: Bus, one: Birth) -> None:
+    """Have a run borne whose caller goes at a moment, when it has its place."""
+    task = asyncio.create_task(bearing_of(bus).bear(one))
+    await reached.wait()
+    assert await runs_of(bus) == {one.run.run_id}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_caller_that_goes_while_a_place_is_taken_does_not_keep_it(
     buses: list[Bus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,12 +310,7 @@ async def test_a_caller_that_goes_while_a_place_is_taken_does_not_keep_it(
 
     monkeypatch.setattr(Bucket, "update", late)
     one = birth(concurrent_runs=1)
-    task = asyncio.create_task(bearing_of(buses[0]).bear(one))
-    await reached.wait()
-    assert await runs_of(buses[0]) == {one.run.run_id}
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await borne_until(reached, buses[0], one)
     assert await runs_of(buses[0]) == set()
 
 
@@ -321,12 +326,7 @@ async def test_a_caller_that_goes_gives_its_place_back_only_before_the_command_i
 
     monkeypatch.setattr(type(buses[0].log), "submit" if sends else "set_timer", forever)
     one = birth(concurrent_runs=1)
-    task = asyncio.create_task(bearing_of(buses[0]).bear(one))
-    await reached.wait()
-    assert await runs_of(buses[0]) == {one.run.run_id}
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await borne_until(reached, buses[0], one)
     assert await runs_of(buses[0]) == ({one.run.run_id} if sends else set())
 
 
