@@ -62,7 +62,7 @@ async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
     await connection.close()
 
 
-async def eventually(fact: Callable[[], bool | Awaitable[bool]], within_s: float = 15.0) -> float:
+async def eventually(fact: Callable[[], bool | Awaitable[bool]], within_s: float = 40.0) -> float:
     """Return, in seconds, how long it took until `fact` was true; fail when that takes longer than `within_s`."""
     began = time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote, against the running system: OpenAI's own, LangChain, Pydantic AI, LiteLLM, llm.
+"""Clients that nobody here wrote, against the running system: OpenAI's own and those of frameworks, and `llm`.
 
 They live in an environment of their own, `.clients`, and in `.npm`, which `.ci/run` installs.
 """
@@ -29,8 +29,8 @@ needs_python = pytest.mark.skipif(
     not (CLIENTS / "llm").exists(), reason="there is no .clients environment with the clients in it: .ci/run makes it"
 )
 needs_node = pytest.mark.skipif(
-    not (NPM / "openai").exists() or shutil.which("node") is None,
-    reason="npm install --prefix .npm --ignore-scripts openai@6.49.0 is not done, or there is no node",
+    not all((NPM / one).exists() for one in ("openai", "ai", "@ai-sdk/openai", "zod")) or shutil.which("node") is None,
+    reason="there is no node, or no .npm with openai, ai, @ai-sdk/openai and zod in it: .ci/run makes it",
 )
 
 
@@ -81,15 +81,19 @@ async def test_openais_python_client_uses_responses(system: System) -> None:
 
 
 @needs_python
-@pytest.mark.parametrize("script", ["langchain_client.py", "pydantic_ai_client.py", "litellm_client.py"])
+@pytest.mark.parametrize(
+    "script", ["agents_client.py", "langchain_client.py", "pydantic_ai_client.py", "litellm_client.py"]
+)
 async def test_frameworks(system: System, script: str) -> None:
     await ran(CLIENTS / "python", HERE / script, f"{system.gateway.url}/v1")
 
 
 @needs_node
-async def test_openais_node_client(system: System) -> None:
+@pytest.mark.parametrize("script", ["openai_client.cjs", "ai_sdk.cjs"])
+async def test_node_clients(system: System, script: str) -> None:
+    """OpenAI's own, and Vercel's AI SDK, which refers to items of earlier responses by their ids."""
     await scripted(system)
-    await ran("node", HERE / "openai_client.cjs", f"{system.gateway.url}/v1", environment={"NODE_PATH": str(NPM)})
+    await ran("node", HERE / script, f"{system.gateway.url}/v1", environment={"NODE_PATH": str(NPM)})
 
 
 @needs_python

@@ -12,12 +12,16 @@ async def test_of_several_executors_never_more_than_the_limit_go_on(world: World
     """Four executors with ten calls each, three places: three at once at the most, all of them in the end."""
     there = [Places(world.bus, "medium_ai", 3, f"executor{number}") for number in range(4)]
     going = most = done = 0
+    full = asyncio.Event()
 
     async def one(places: Places) -> None:
         nonlocal going, most, done
         async with places.place():
             going += 1
             most = max(most, going)
+            if going == 3:
+                full.set()
+            await full.wait()  # the first wait for each other, however slowly they come
             await asyncio.sleep(0.005)
             going -= 1
         done += 1

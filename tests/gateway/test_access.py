@@ -170,12 +170,15 @@ async def test_a_socket_that_is_open_asks_nothing_more_once_its_key_is_revoked(o
             await keys_of(backstage).revoke(key.key.id)
 
             heard: list[dict[str, Any]] = []
+
+            async def asking_on() -> None:
+                while True:  # it may be closed before a message is refused, while one is sent, or after
+                    with suppress(ConnectionClosed):
+                        await say(client, type="chat", message="Hello")
+                    heard.append(await hear(client))
+
             with pytest.raises(ConnectionClosed) as closed:
-                async with asyncio.timeout(30.0):
-                    while True:  # it may be closed before a message is refused, while one is sent, or after
-                        with suppress(ConnectionClosed):
-                            await say(client, type="chat", message="Hello")
-                        heard.append(await hear(client))
+                await asyncio.wait_for(asking_on(), 30.0)
             assert {one["type"] for one in heard} == {"error"}
             assert "revoked at" in heard[-1]["detail"]
             assert closed.value.rcvd is not None

@@ -29,7 +29,7 @@ async def process(url: str, drain_s: float) -> AsyncIterator[tuple[asyncio.subpr
     gateway = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            await eventually(lambda: is_ready(http), within_s=20)
+            await eventually(lambda: is_ready(http), within_s=60)
             yield gateway, http
     finally:
         if gateway.returncode is None:

@@ -418,6 +418,49 @@ async def test_a_response_that_is_not_there_cannot_be_read_or_gone_on_from(stage
         assert early.json()["error"]["code"] == "previous_response_not_completed"
 
 
+async def test_items_of_stored_responses_can_be_referred_to(stage: Stage) -> None:
+    """By their ids alone, what was asked as well as what was answered; reasoning is left out, as where it is sent."""
+    async with stage() as (http, backstage):
+        first = {"model": "code_ai", "input": [{"role": "user", "content": "My name is Bo"}]}
+        one = (await http.post("/v1/responses", json=first)).json()
+        asked = (await http.get(f"/v1/responses/{one['id']}/input_items")).json()["data"]
+        said = one["output"][-1]
+        given = [
+            {"type": "item_reference", "id": asked[0]["id"]},
+            {"type": "item_reference", "id": f"rs_{one['id'].removeprefix('resp_')}"},
+            {"id": said["id"]},
+            {"role": "user", "content": "Who am I?"},
+        ]
+        answer = await http.post("/v1/responses", json={"model": "code_ai", "input": given})
+        assert answer.status_code == 200, answer.text
+        command = backstage.taken[-1]
+        assert isinstance(command, SubmitRequest)
+        assert command.request.conversation is not None
+        assert [(m.role, m.content) for m in command.request.conversation.told] == [
+            ("user", "My name is Bo"),
+            ("assistant", said["content"][0]["text"]),
+            ("user", "Who am I?"),
+        ]
+        for missing in ("msg_none", "nothing", f"{said['id']}.7", ""):
+            item = {"type": "item_reference", "id": missing}
+            refused = await http.post("/v1/responses", json={"model": "code_ai", "input": [item, *given]})
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"], error["param"]) == (404, "item_not_found", "input[0].id")
+
+
+async def test_what_is_referred_to_is_bounded(stage: Stage) -> None:
+    """A small body can refer to much: by one item named often, and by many responses."""
+    async with stage() as (http, _):
+        one = (await http.post("/v1/responses", json={"model": "code_ai", "input": "x" * 200_000})).json()
+        asked = (await http.get(f"/v1/responses/{one['id']}/input_items")).json()["data"][0]
+        item = {"type": "item_reference", "id": asked["id"]}
+        often = await http.post("/v1/responses", json={"model": "code_ai", "input": [item] * 100})
+        assert (often.status_code, often.json()["error"]["code"]) == (413, "too_large")
+        many = [{"type": "item_reference", "id": f"msg_{number}"} for number in range(201)]
+        refused = await http.post("/v1/responses", json={"model": "code_ai", "input": many})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_references")
+
+
 async def test_cancelling_what_has_ended_shows_it_as_it_is(stage: Stage) -> None:
     async with stage() as (http, _):
         one = (await http.post("/v1/responses", json={"model": "code_ai", "input": "Hi"})).json()

@@ -8,9 +8,12 @@ from services.gateway.http.openai.failures import of_run
 from services.gateway.http.openai.outcome import Asked
 from shared.contracts.conversation import Conversation
 from shared.contracts.events import RunEnded
+from shared.contracts.ids import is_token
 from shared.contracts.message import ChatMessage, Usage
 
 PREFIX: Final = "resp_"
+_ITEMS: Final = frozenset({"rs", "msg", "fc", "fco"})
+"""How ids of items begin: reasoning, messages, function calls and their outputs."""
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "incomplete"]
 
 
@@ -21,6 +24,13 @@ def id_of(run_id: str) -> str:
 def run_id_of(response_id: str) -> str | None:
     """Return the run that a response is; None for what is no response's id."""
     return response_id.removeprefix(PREFIX) if response_id.startswith(PREFIX) else None
+
+
+def item_run(item_id: str) -> str | None:
+    """Return the run of whose response an item is, by the item's id; None for what is no item's id of ours."""
+    kind, _, rest = item_id.partition("_")
+    run_id = rest.partition(".")[0]  # which no run's id has in it
+    return run_id if kind in _ITEMS and is_token(run_id) else None
 
 
 def reasoning_item(asked: Asked, lines: Sequence[str], status: str = "completed") -> dict[str, Any]:
@@ -47,7 +57,7 @@ def text_part(text: str) -> dict[str, Any]:
 def call_items(asked: Asked, ended: RunEnded) -> list[dict[str, Any]]:
     return [
         {
-            "id": f"fc_{asked.run.run_id}_{place}",
+            "id": f"fc_{asked.run.run_id}.{place}",
             "type": "function_call",
             "status": "completed",
             "call_id": call.id,
@@ -140,26 +150,23 @@ def input_items(asked: Asked) -> list[dict[str, Any]]:
     """Return what was asked, oldest first, as items."""
     items = list[dict[str, Any]]()
     for message in asked.conversation.messages:
-        place = f"{asked.run.run_id}_{len(items)}"
         if message.role == "tool":
             result = {"call_id": message.tool_call_id, "output": message.content}
-            items.append({"id": f"fco_{place}", "type": "function_call_output", "status": "completed", **result})
+            items.append({"type": "function_call_output", "status": "completed", **result})
             continue
-        parts = _parts(message)
-        if parts:
-            said = {"role": message.role, "content": parts}
-            items.append({"id": f"msg_{place}", "type": "message", "status": "completed", **said})
+        if parts := _parts(message):
+            items.append({"type": "message", "status": "completed", "role": message.role, "content": parts})
         items += [
-            {
-                "id": f"fc_{place}",
-                "type": "function_call",
-                "call_id": one.id,
-                "name": one.name,
-                "arguments": one.arguments,
-            }
+            {"type": "function_call", "call_id": one.id, "name": one.name, "arguments": one.arguments}
             for one in message.tool_calls or ()
         ]
-    return items
+    kinds = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+    return [{"id": f"{kinds[item['type']]}_{asked.run.run_id}.in{place}", **item} for place, item in enumerate(items)]
+
+
+def items_by_id(asked: Asked, ended: RunEnded) -> dict[str, dict[str, Any]]:
+    """Return what a response was asked and what it put out, but for its reasoning, which nobody goes on from."""
+    return {item["id"]: item for item in (*input_items(asked), *output_of(asked, (), ended))}
 
 
 def _parts(message: ChatMessage) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from services.gateway.gateway import Gateway, gateway_of
 from services.gateway.http.answering import REPLAYED
 from services.gateway.http.bodies import parsed
 from services.gateway.http.errors import JSON, Refusal
-from services.gateway.http.identity import who
 from services.gateway.http.openai import offer
 from services.gateway.http.openai.asking import asked_of, birth_of, understood
 from services.gateway.http.openai.bodies import ResponsesBody
@@ -22,17 +21,17 @@ from services.gateway.http.openai.failures import of_run
 from services.gateway.http.openai.following import Following, Meet, Place, tell
 from services.gateway.http.openai.messages import of_input
 from services.gateway.http.openai.outcome import SIMULATED, Asked
-from services.gateway.http.openai.response import Status, gone_on, id_of, input_items, response, run_id_of
+from services.gateway.http.openai.response import Status, id_of, input_items, response
 from services.gateway.http.openai.response_events import ResponseEvents
+from services.gateway.http.openai.stored import before, find, with_items
 from services.gateway.http.openapi import takes
 from services.gateway.http.routing import routes
-from services.gateway.queued import Queued, whereabouts
-from services.gateway.runs import ACCEPTED_WITHIN_S
+from services.gateway.queued import Queued
 from shared import subjects
 from shared.contracts.commands import ControlRun
 from shared.contracts.conversation import Conversation
 from shared.contracts.events import ResponseDeleted, RunAccepted, RunEnded
-from shared.contracts.ids import Verb, is_token
+from shared.contracts.ids import Verb
 from shared.contracts.message import ChatMessage, Run, Unreadable
 from shared.workflows.validation import Problem
 
@@ -59,14 +58,15 @@ async def create(request: Request) -> Response:
     body = await parsed(request, ResponsesBody)
     if problems := body.problems():
         raise Refusal(422, problems)
-    before: tuple[ChatMessage, ...] = ()
+    turns: tuple[ChatMessage, ...] = ()
     if body.previous_response_id is not None:
-        before = await _before(request, gateway, body.previous_response_id)
+        turns = await before(request, gateway, body.previous_response_id)
+    given = await with_items(request, gateway, body.input)
     with understood():
         conversation = Conversation(
             api="responses",
             model=body.model,
-            messages=(*before, *of_input(body.input)),
+            messages=(*turns, *of_input(given)),
             instructions=body.instructions,
             parameters=body.parameters(),
             store=body.store is not False,
@@ -77,7 +77,7 @@ async def create(request: Request) -> Response:
         return _streamed(gateway, birth)
     if body.background:
         return await _begun(gateway, birth)
-    del body, conversation
+    del body, conversation, given, turns
     heard = await gateway.answered(birth)
     if heard.ended.outcome != "completed":
         return failing(of_run(heard.ended))
@@ -118,7 +118,7 @@ async def _begun(gateway: Gateway, birth: Birth) -> Response:
 async def read(request: Request) -> Response:
     """Return a response as it is now; with `?stream=true` its events, from the beginning or behind `starting_after`."""
     gateway = gateway_of(request)
-    found = await _find(request, gateway, request.path_params["response_id"])
+    found = await find(request, gateway, request.path_params["response_id"])
     if isinstance(found, Queued):
         ended, found = found.ended, _unknown(gateway, found.run)
         if not _streams(request):
@@ -157,7 +157,7 @@ def _meeting(gateway: Gateway, after: int) -> Meet:
 async def asked_items(request: Request) -> Response:
     """List the input's items, those of the turns before included."""
     gateway = gateway_of(request)
-    found = await _find(request, gateway, request.path_params["response_id"])
+    found = await find(request, gateway, request.path_params["response_id"])
     data = input_items(found) if isinstance(found, Asked) else []
     if request.query_params.get("order", "desc") != "asc":
         data.reverse()
@@ -174,7 +174,7 @@ async def asked_items(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """End a response now, and return it; one that has ended stays as it is."""
     gateway = gateway_of(request)
-    found = await _find(request, gateway, request.path_params["response_id"])
+    found = await find(request, gateway, request.path_params["response_id"])
     if isinstance(found, Queued):
         run, ended = found.run, found.ended
         if ended is None:
@@ -193,39 +193,13 @@ async def cancel(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     """Show a response no more; one that goes on is cancelled. The run stays on the log, for those who run this."""
     gateway = gateway_of(request)
-    found = await _find(request, gateway, request.path_params["response_id"])
+    found = await find(request, gateway, request.path_params["response_id"])
     run = found.run
     facts = subjects.events(run.tenant, run.run_id)
     await gateway.bus.log.write(facts.deleted, ResponseDeleted(run=run))
     if not await gateway.bus.log.exists(facts.ended):
         await _cancel(gateway, run)
     return Response(to_json({"id": id_of(run.run_id), "object": "response", "deleted": True}), 200, None, JSON)
-
-
-async def _find(request: Request, gateway: Gateway, response_id: str) -> Asked | Queued:
-    """Return what a response was asked; only its run while it waits to be taken up. Raises `Refusal` (404)."""
-    tenant, run_id = who(request).tenant, run_id_of(response_id)
-    missing = Refusal(404, f"there is no response {response_id[:80]!r}: it never was, was not stored, or has aged away")
-    if run_id is None or not is_token(run_id):
-        raise missing
-    facts, log = subjects.events(tenant, run_id), gateway.bus.log
-    if await log.exists(facts.deleted):
-        raise missing
-    loop = asyncio.get_running_loop()
-    until = loop.time() + ACCEPTED_WITHIN_S
-    while True:
-        found = await whereabouts(gateway.bus, tenant, run_id, lambda: log.read(facts.accepted, RunAccepted))
-        if found is None:
-            raise missing
-        if isinstance(found, RunAccepted):
-            break
-        if found.ended is not None or loop.time() > until:
-            return found
-        await asyncio.sleep(_LOOK_S)
-    asked = Asked.of(found, gateway.listings.version)
-    if asked is None or not asked.conversation.store:
-        raise missing
-    return asked
 
 
 async def _told(gateway: Gateway, asked: Asked) -> tuple[list[str], RunEnded | None, bool]:
@@ -244,20 +218,6 @@ async def _lines(gateway: Gateway, asked: Asked) -> list[str]:
 def _shown(asked: Asked, lines: list[str], ended: RunEnded | None, status: Status) -> Response:
     headers = {SIMULATED: "true"} if ended is not None and ended.spent.simulated else None
     return Response(to_json(response(asked, lines, ended, status)), 200, headers, JSON)
-
-
-async def _before(request: Request, gateway: Gateway, response_id: str) -> tuple[ChatMessage, ...]:
-    """Return the conversation up to and with a response's answer. Raises `Refusal`."""
-    asked = await _find(request, gateway, response_id)
-    ended = asked.ended if isinstance(asked, Queued) else None
-    if isinstance(asked, Asked):
-        facts = subjects.events(asked.run.tenant, asked.run.run_id)
-        ended = await gateway.bus.log.read(facts.ended, RunEnded)
-    if ended is None or isinstance(asked, Queued) or ended.outcome != "completed":
-        state = "has not ended yet" if ended is None else f"was {ended.outcome}"
-        said = f"{response_id[:80]!r} {state}: only a completed response can be gone on from"
-        raise Refusal(422, (Problem("$.previous_response_id", "previous_response_not_completed", said),))
-    return gone_on(asked.conversation, asked, ended)
 
 
 async def _cancel(gateway: Gateway, run: Run) -> None:
