@@ -5,12 +5,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, JsonValue
 
 from services.gateway.http.models import Body
+from services.gateway.http.openai import functions
 from shared.contracts.conversation import Parameters
 from shared.contracts.ids import Priority
 from shared.workflows.validation import Problem
 
 MOST_MESSAGES: Final = 10_000
-MOST_TOOLS: Final = 512
 PASSED_ON: Final = (
     "logit_bias",
     "min_p",
@@ -40,7 +40,7 @@ class Asking(Body):
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    tools: Annotated[list[dict[str, JsonValue]], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[dict[str, JsonValue]], Field(max_length=functions.MOST)] | None = None
     tool_choice: str | dict[str, JsonValue] | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[str, JsonValue] | None = None
@@ -144,10 +144,7 @@ class ResponsesBody(Asking):
             found.append(Problem("$.store", "unsupported_value", said))
         if self.input == "":
             found.append(Problem("$.input", "empty_input", "the input is empty; say what you want to know"))
-        for place, tool in enumerate(self.tools or ()):
-            if tool.get("type") != "function" or not isinstance(tool.get("name"), str):
-                said = "only functions of your own: {type: function, name, parameters}"
-                found.append(Problem(f"$.tools[{place}]", "unsupported_tool", said))
+        found += functions.problems(self.tools)
         kind = self._format().get("type")
         if kind not in ("text", "json_object", "json_schema"):
             said = f"{kind!r} is not known: text, json_object or json_schema"
@@ -160,25 +157,19 @@ class ResponsesBody(Asking):
         return (self.text.format if self.text is not None else None) or {"type": "text"}
 
     def parameters(self) -> Parameters:
-        shape, choice = self._format(), self.tool_choice
+        shape = self._format()
         wanted: dict[str, JsonValue] | None = None
         if shape.get("type") == "json_object":
             wanted = {"type": "json_object"}
         elif shape.get("type") == "json_schema":
             wanted = {"type": "json_schema", "json_schema": {k: v for k, v in shape.items() if k != "type"}}
-        if isinstance(choice, dict) and choice.get("type") == "function":
-            choice = {"type": "function", "function": {"name": choice.get("name")}}
         return Parameters(
             temperature=self.temperature,
             top_p=self.top_p,
             max_tokens=self.max_output_tokens,
             response_format=wanted,
-            tools=tuple(
-                {"type": "function", "function": {k: v for k, v in tool.items() if k != "type" and v is not None}}
-                for tool in self.tools or ()
-            )
-            or None,
-            tool_choice=choice,
+            tools=functions.offered(self.tools),
+            tool_choice=functions.choice(self.tool_choice),
             parallel_tool_calls=self.parallel_tool_calls,
             extra=self._said_to_the_server(),
         )

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
+from services.gateway.http.openai.functions import call_of
 from shared.contracts.message import ChatMessage, ToolCall
 from shared.conversation import text_of
 from shared.workflows.validation import Problem
@@ -119,15 +120,15 @@ def of_input(given: str | Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, ...
         match item.get("type", "message"):
             case "message":
                 found.append(_message(item, path))
-            case "function_call":
-                if not isinstance(item.get("name"), str) or not isinstance(item.get("call_id"), str):
-                    raise Wrong(path, "a function call is {call_id, name, arguments}")
-                call = ToolCall(id=item["call_id"], name=item["name"], arguments=_arguments(item.get("arguments")))
+            case "function_call" | "custom_tool_call" as kind:
+                if (call := call_of(item)) is None:
+                    said = "arguments" if kind == "function_call" else "input"
+                    raise Wrong(path, f"a {kind} is {{call_id, name, {said}}}")
                 if found and found[-1].role == "assistant":
                     found[-1] = found[-1].model_copy(update={"tool_calls": (*(found[-1].tool_calls or ()), call)})
                 else:
                     found.append(ChatMessage(role="assistant", content="", tool_calls=(call,)))
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 if not isinstance(item.get("call_id"), str):
                     raise Wrong(f"{path}.call_id", "a function's output says of which call it is")
                 output = item.get("output")

@@ -1,10 +1,11 @@
 """Responses as they go out: whole, and their items. Pure. (OpenAI "Responses")"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from services.gateway.http.openai import outcome
 from services.gateway.http.openai.failures import of_run
+from services.gateway.http.openai.functions import Calls
 from services.gateway.http.openai.outcome import Asked
 from shared.contracts.conversation import Conversation
 from shared.contracts.events import RunEnded
@@ -12,8 +13,15 @@ from shared.contracts.ids import is_token
 from shared.contracts.message import ChatMessage, Usage
 
 PREFIX: Final = "resp_"
-_ITEMS: Final = frozenset({"rs", "msg", "fc", "fco"})
-"""How ids of items begin: reasoning, messages, function calls and their outputs."""
+_KINDS: Final = {
+    "reasoning": "rs",
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+}
+"""How ids of items begin."""
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "incomplete"]
 
 
@@ -30,7 +38,7 @@ def item_run(item_id: str) -> str | None:
     """Return the run of whose response an item is, by the item's id; None for what is no item's id of ours."""
     kind, _, rest = item_id.partition("_")
     run_id = rest.partition(".")[0]  # which no run's id has in it
-    return run_id if kind in _ITEMS and is_token(run_id) else None
+    return run_id if kind in _KINDS.values() and is_token(run_id) else None
 
 
 def reasoning_item(asked: Asked, lines: Sequence[str], status: str = "completed") -> dict[str, Any]:
@@ -55,17 +63,19 @@ def text_part(text: str) -> dict[str, Any]:
 
 
 def call_items(asked: Asked, ended: RunEnded) -> list[dict[str, Any]]:
+    calls = _calls(asked)
     return [
-        {
-            "id": f"fc_{asked.run.run_id}.{place}",
-            "type": "function_call",
-            "status": "completed",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": call.arguments,
-        }
+        _identified({"status": "completed", **calls.item(call)}, f"{asked.run.run_id}.{place}")
         for place, call in enumerate(ended.tool_calls or ())
     ]
+
+
+def _calls(asked: Asked) -> Calls:
+    return Calls((asked.conversation.echo or {}).get("tools"))
+
+
+def _identified(item: Mapping[str, Any], place: str) -> dict[str, Any]:
+    return {"id": f"{_KINDS[item['type']]}_{place}", **item}
 
 
 def output_of(asked: Asked, lines: Sequence[str], ended: RunEnded | None) -> list[dict[str, Any]]:
@@ -148,20 +158,20 @@ def gone_on(conversation: Conversation, asked: Asked, ended: RunEnded) -> tuple[
 
 def input_items(asked: Asked) -> list[dict[str, Any]]:
     """Return what was asked, oldest first, as items."""
-    items = list[dict[str, Any]]()
+    items, calls, custom = list[dict[str, Any]](), _calls(asked), set[str]()
     for message in asked.conversation.messages:
         if message.role == "tool":
+            kind = "custom_tool_call_output" if message.tool_call_id in custom else "function_call_output"
             result = {"call_id": message.tool_call_id, "output": message.content}
-            items.append({"type": "function_call_output", "status": "completed", **result})
+            items.append({"type": kind, "status": "completed", **result})
             continue
         if parts := _parts(message):
             items.append({"type": "message", "status": "completed", "role": message.role, "content": parts})
-        items += [
-            {"type": "function_call", "call_id": one.id, "name": one.name, "arguments": one.arguments}
-            for one in message.tool_calls or ()
-        ]
-    kinds = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
-    return [{"id": f"{kinds[item['type']]}_{asked.run.run_id}.in{place}", **item} for place, item in enumerate(items)]
+        for call in message.tool_calls or ():
+            items.append(calls.item(call))
+            if calls.is_custom(call):
+                custom.add(call.id)
+    return [_identified(item, f"{asked.run.run_id}.in{place}") for place, item in enumerate(items)]
 
 
 def items_by_id(asked: Asked, ended: RunEnded) -> dict[str, dict[str, Any]]:

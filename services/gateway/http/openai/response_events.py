@@ -131,11 +131,12 @@ class ResponseEvents:
 
     def _call(self, item: dict[str, Any], index: int) -> bytes:
         where = {"item_id": item["id"], "output_index": index}
-        begun = {**item, "arguments": "", "status": "in_progress"}
+        said, named = ("input", {}) if "input" in item else ("arguments", {"name": item["name"]})
+        begun = {**item, said: "", "status": "in_progress"}
         out = self._following("response.output_item.added", output_index=index, item=begun)
-        arguments = "response.function_call_arguments"
-        out += self._following(f"{arguments}.delta", **where, delta=item["arguments"])
-        out += self._following(f"{arguments}.done", **where, name=item["name"], arguments=item["arguments"])
+        kind = f"response.{item['type']}_{said}"
+        out += self._following(f"{kind}.delta", **where, delta=item[said])
+        out += self._following(f"{kind}.done", **where, **named, **{said: item[said]})
         return out + self._following("response.output_item.done", output_index=index, item=item)
 
     def _beginning(self) -> int:
