@@ -97,7 +97,7 @@ def read(body: bytes | bytearray) -> ChatRequest | Unreadable:
     return ChatRequest(
         model=model,
         fallbacks=tuple(one for one in fallbacks if one != model) if fallbacks else (),
-        kind=_kind(told, schema_name, schema, max_tokens),
+        kind=_kind(told, schema_name, schema, max_tokens, tools=bool(document.get("tools"))),
         system=told,
         text=users[-1] if users else "",
         before_user=users[-2] if len(users) > 1 else None,
@@ -138,12 +138,14 @@ def _schema_of(wanted: object) -> tuple[str | None, dict[str, Any] | None]:
     return str(named.get("name", "")), schema if isinstance(schema, dict) else {}
 
 
-def _kind(system: str, schema_name: str | None, schema: dict[str, Any] | None, max_tokens: int | None) -> Kind:
+def _kind(
+    system: str, schema_name: str | None, schema: dict[str, Any] | None, max_tokens: int | None, *, tools: bool
+) -> Kind:
     if schema_name is not None:
         return "plan" if schema_name.startswith(PLAN_SCHEMA) else "json"
     lowered = system.lower()
     if LETTER_MARK in lowered and (max_tokens is None or max_tokens <= LETTER_MAX_TOKENS):
         return "letter"
-    if "workflow" in lowered and "json" in lowered:
+    if "workflow" in lowered and "json" in lowered and not tools:  # which programs offer, and no planner
         return "plan"
     return "json" if schema is not None else "prose"

@@ -131,6 +131,15 @@ async def test_without_a_schema_roles_come_from_the_prompt(http: httpx.AsyncClie
     assert "{topic}" in tasks[0]["prompt"]
 
 
+async def test_whoever_offers_functions_wants_no_plan(http: httpx.AsyncClient) -> None:
+    """Programs that work on code speak of workflows and of JSON too."""
+    system = "Keep to the project's workflow. Functions take JSON."
+    function = {"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": "What does a.py do?"}]
+    asked = asking(messages=messages, tools=[function])
+    assert said(await http.post("/chat/completions", json=asked)).startswith("[simulated]")
+
+
 async def test_the_planners_request_gets_a_plan(http: httpx.AsyncClient) -> None:
     """Over HTTP, as JSON alone, without the mark of prose."""
     text = said(await http.post("/chat/completions", json=planning(CAMPAIGN)))
