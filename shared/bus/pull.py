@@ -41,6 +41,8 @@ SPOKEN_WITHIN_S = 3.0
 """A pool is healthy when the server has answered every source's requests within this time."""
 DEAF_AFTER_S = 6.0
 """After so long without an answer the connection itself is put to the question."""
+_FOUND_WITHIN_S = 10.0
+"""A server that stands still for a moment, or elects a leader, as a pool starts is waited for."""
 _LET_GO_WITHIN_S = 1.0
 _LATE_S = 1.0
 _MAX_PAUSE_S = 30.0
@@ -125,11 +127,11 @@ class StandingPull:
         return all(intake.silent_s() < SPOKEN_WITHIN_S for intake in self._intakes)
 
     async def start(self) -> None:
-        """Find the consumers and ask for work. Raises `ConsumerMissing`, which says what to run."""
+        """Find the consumers and ask for work. Raises `ConsumerMissing`, which says what to run, or a time-out."""
         self._clock = asyncio.get_running_loop().time
         self._reconnects = self._client.stats["reconnects"]
         for source in self._sources:
-            if not await exists(self._client, source):
+            if not await exists(self._client, source, _FOUND_WITHIN_S):
                 raise ConsumerMissing(source.stream, source.durable)
         self._intakes = tuple(
             Intake(self._client, source, i, on_message=self._delivered, on_status=self._answered)

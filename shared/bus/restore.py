@@ -16,6 +16,7 @@ _FIRST_PAUSE_S = 0.02
 """A consumer that has just been made, or moved to another leader, is not heard of everywhere at once."""
 _LONGEST_PAUSE_S = 1.0
 _LEADER_WITHIN_S = 0.25
+_MADE_WITHIN_S = 5.0
 
 
 async def exists(client: Client, source: Source, timeout_s: float = 1.0) -> bool:
@@ -31,7 +32,7 @@ def add_consumer(client: Client) -> Recreate:
     """Return what declares a source's consumer just as the source says."""
 
     async def recreate(source: Source) -> None:
-        await client.jetstream(timeout=2.0).add_consumer(source.stream, source.consumer)
+        await client.jetstream(timeout=_MADE_WITHIN_S).add_consumer(source.stream, source.consumer)
 
     return recreate
 

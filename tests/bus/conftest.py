@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, RetentionPolicy, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from shared.bus.delivery import Bury, Delivery, Handler, Observer, Recreate, Source, Verdict
 from shared.bus.pull import StandingPull
@@ -20,6 +20,10 @@ from tests.bus.ground import ground, hosts, mortal, mortals  # noqa: F401 - fixt
 
 _numbers = count(1)
 SHARES = {"high": 0.6, "medium": 0.3, "low": 0.1}
+ACK_WAIT_S = 10.0
+"""Longer than a busy machine stands still: a message comes again for what the test does, and for nothing else."""
+AT_ONCE_S = 8.0
+"""Too soon for a message that was left to `ACK_WAIT_S`, and later than a machine that stood still meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Arena:
         self.urls = urls
         self.stream = f"T{next(_numbers)}"
         self.replicas = replicas
+        self.ack_wait_s = ACK_WAIT_S
         self.js: JetStreamContext = client.jetstream()
         self.pools: list[tuple[StandingPull, Client]] = []
         self.buried: list[tuple[Delivery, str]] = []
@@ -84,7 +89,7 @@ class Arena:
             durable_name=f"c-{name}",
             filter_subject=f"{self.stream}.{name}",
             ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=2.0,
+            ack_wait=self.ack_wait_s,
             max_deliver=-1,
             max_ack_pending=10_000,
         ).evolve(**options)
@@ -102,11 +107,26 @@ class Arena:
         for name in names:
             await self.js.add_consumer(self.stream, self.source(name, **options).consumer)
 
+    async def hand_out_again_after(self, ack_wait_s: float) -> None:
+        """Have the consumers wait so long for a word about a message: for tests that lose some, or look what comes."""
+        self.ack_wait_s = ack_wait_s
+        for name in SHARES:
+            await self.js.add_consumer(self.stream, self.source(name).consumer)
+
     async def publish(self, name: str, n: int = 1, first: int = 0) -> None:
         """Publish the numbers `first` to `first + n - 1`, and wait until they are stored."""
-        sent = [self.js.publish(f"{self.stream}.{name}", str(i).encode()) for i in range(first, first + n)]
+        sent = [self._store(f"{self.stream}.{name}", str(i).encode()) for i in range(first, first + n)]
         for i in range(0, n, 100):
             await asyncio.gather(*sent[i : i + 100])
+
+    async def _store(self, subject: str, body: bytes) -> None:
+        """Publish as soon as our server knows of the stream: in a cluster it may hear of it a moment later."""
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(NoStreamResponseError):
+                    await self.js.publish(subject, body)
+                    return
+                await asyncio.sleep(0.02)
 
     async def pool(
         self,

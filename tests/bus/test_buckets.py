@@ -138,7 +138,7 @@ async def test_an_error_in_a_change_lets_the_next_one_in(ground: Ground) -> None
 
     with pytest.raises(ValueError, match="broken"):
         await runs.update(key(ground), Progress, broken)
-    assert await asyncio.wait_for(runs.update(key(ground), Progress, settle(0)), 5)
+    assert await asyncio.wait_for(runs.update(key(ground), Progress, settle(0)), 30)
 
 
 async def test_a_deleted_key_is_gone_without_a_trace(ground: Ground) -> None:

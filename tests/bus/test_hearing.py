@@ -22,13 +22,13 @@ def token_of(run: Run, call: str) -> str:
 async def hear(ear: Ear, count: int) -> list[str]:
     """Return the subjects of the next messages."""
     got: list[str] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(got) < count:
             got += [msg.subject for msg in (await ear.next()).messages]
     return got
 
 
-async def look(ear: Ear, within_s: float = 10.0) -> None:
+async def look(ear: Ear, within_s: float = 30.0) -> None:
     """Wait until the ear says that there may be something on the log."""
     async with asyncio.timeout(within_s):
         while not (await ear.next(60.0)).look:

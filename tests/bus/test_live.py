@@ -9,8 +9,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shared import subjects
+from shared.bus import live
 from shared.bus.connection import Bus
-from shared.bus.live import LOOK_AGAIN_S
 from shared.bus.server import NatsServer
 from shared.contracts.events import CallSettled, RunAccepted, RunCategorized
 from shared.contracts.ids import Purpose
@@ -31,29 +31,28 @@ PROBE = b"is anybody there?"
 async def hear(ground: Ground, bus: Bus, subject: str) -> list[Msg]:
     """Return a list that fills with what is heard; every server knows of the interest when this returns."""
     heard: list[Msg] = []
-    known = asyncio.Event()
+    known: set[bytes] = set()
 
     async def take(msg: Msg) -> None:
-        if msg.data == PROBE:
-            known.set()
+        if msg.data.startswith(PROBE):
+            known.add(msg.data)
         else:
             heard.append(msg)
 
     await bus.client.subscribe(subject, cb=take)
     for server in ground.servers:  # in a cluster the others hear of it later than the one that was told
         client = await nats.connect(server.url)
-        known.clear()
 
-        async def asked(client: Client = client) -> bool:
-            await client.publish(subject.replace("*", "probe").replace(">", "probe"), PROBE)
-            return known.is_set()
+        async def asked(client: Client = client, probe: bytes = PROBE + server.url.encode()) -> bool:
+            await client.publish(subject.replace("*", "probe").replace(">", "probe"), probe)
+            return probe in known
 
         await eventually(asked)
         await client.close()
     return heard
 
 
-async def wait_for(bus: Bus, run: Run, *, within_s: float = 10, says: bytes | None = None) -> RunCategorized | None:
+async def wait_for(bus: Bus, run: Run, *, within_s: float = 30, says: bytes | None = None) -> RunCategorized | None:
     """Expect a run's category, with nothing asked but `says` published live as a hint."""
 
     async def ask() -> None:
@@ -121,7 +120,7 @@ async def test_a_fact_is_heard_as_soon_as_it_is_stored(ground: Ground) -> None:
         facts_of(run).category,
         RunCategorized,
         ask=lambda: bus.client.publish(f"ask.{run.run_id}", b""),
-        until=asyncio.get_running_loop().time() + 10,
+        until=asyncio.get_running_loop().time() + 30,
     )
     await answering
     print(f"heard after {(time.monotonic() - began) * 1e3:.1f} ms on {ground.replicas} server(s)")
@@ -139,17 +138,21 @@ async def test_a_large_fact_is_heard_whole(ground: Ground) -> None:
         facts_of(run).settled(purpose, "c"),
         CallSettled,
         ask=lambda: writer.log.write(facts_of(run).settled(purpose, "c"), said),
-        until=asyncio.get_running_loop().time() + 10,
+        until=asyncio.get_running_loop().time() + 30,
     )
     assert fact == said
 
 
-async def test_a_fact_from_before_anyone_listened_is_found_soon(ground: Ground) -> None:
+async def test_a_fact_from_before_anyone_listened_is_found_soon(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first look at the log: the next one would come a minute later."""
+    monkeypatch.setattr(live, "LOOK_AGAIN_S", 60.0)
     run, bus = ground.run(), ground.buses[0]
     await bus.log.write(facts_of(run).category, categorized(run, "before"))
     began = time.monotonic()
-    assert await wait_for(bus, run) == categorized(run, "before")
-    assert time.monotonic() - began < LOOK_AGAIN_S
+    assert await wait_for(bus, run, within_s=80) == categorized(run, "before")
+    assert time.monotonic() - began < 30
 
 
 async def test_a_fact_whose_hint_was_lost_is_found(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +168,7 @@ async def test_a_fact_whose_hint_was_lost_is_found(ground: Ground, monkeypatch: 
     await asyncio.wait({waiting}, timeout=0.3)  # it has looked once, in vain
     assert not waiting.done()
     await writer.log.write(facts_of(run).category, categorized(run, "r"))
-    assert await asyncio.wait_for(waiting, LOOK_AGAIN_S + 2) == categorized(run, "r")
+    assert await asyncio.wait_for(waiting, 40) == categorized(run, "r")
 
 
 async def test_a_hint_that_cannot_be_read_is_no_fact(ground: Ground) -> None:
@@ -175,12 +178,14 @@ async def test_a_hint_that_cannot_be_read_is_no_fact(ground: Ground) -> None:
     assert await wait_for(bus, run, says=b"not json") == categorized(run, "r")
 
 
-async def test_at_its_deadline_it_has_nothing(ground: Ground) -> None:
+async def test_at_its_deadline_it_has_nothing(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not when it would look again."""
+    monkeypatch.setattr(live, "LOOK_AGAIN_S", 60.0)
     run, bus = ground.run(), ground.buses[0]
     for within_s in (0.0, 0.3):
         began = time.monotonic()
         assert await wait_for(bus, run, within_s=within_s) is None
-        assert within_s <= time.monotonic() - began < within_s + 1.5
+        assert within_s <= time.monotonic() - began < within_s + 30
 
 
 async def test_what_is_there_at_its_deadline_is_still_found(ground: Ground) -> None:
@@ -212,19 +217,19 @@ async def test_waiting_leaves_nothing_behind(ground: Ground) -> None:
 
 async def test_a_fact_that_came_while_the_connection_was_away_is_found(own_nats_server: NatsServer) -> None:
     """Its hint went to nobody; on reconnect everybody who waits looks at the log at once."""
-    ground = Ground([own_nats_server])
+    ground = Ground([own_nats_server], mortal=True)
     await ground.provision()
     bus, writer = await ground.bus(), await ground.bus()
     run = ground.run()
-    waiting = asyncio.create_task(wait_for(bus, run, within_s=30))
+    waiting = asyncio.create_task(wait_for(bus, run, within_s=80))
     await eventually(lambda: bool(bus.live._waiting))
     await asyncio.wait({waiting}, timeout=0.3)  # it has looked once, in vain
     own_nats_server.kill()
     write = asyncio.create_task(writer.log.write(facts_of(run).category, categorized(run, "r")))
     await own_nats_server.start()
-    assert (await asyncio.wait_for(write, 10)).mine
+    assert (await asyncio.wait_for(write, 60)).mine
     began = time.monotonic()
-    assert await asyncio.wait_for(waiting, 5) == categorized(run, "r")
+    assert await asyncio.wait_for(waiting, 20) == categorized(run, "r")
     print(f"found {time.monotonic() - began:.2f} s after it was written")
     await ground.close()
 
@@ -241,7 +246,7 @@ async def test_whoever_hears_a_fact_can_read_it_from_the_log(ground: Ground) -> 
 
     async def look() -> None:
         for n in range(len(runs)):
-            await eventually(lambda n=n: len(heard) > n, within_s=10)  # type: ignore[misc]  # bound at once
+            await eventually(lambda n=n: len(heard) > n)  # type: ignore[misc]  # bound at once
             subject = heard[n].subject.replace("segue.live.", "segue.event.")
             if await bus.log.read(subject, RunAccepted) is None:
                 missed.append(subject)

@@ -214,7 +214,7 @@ async def test_a_payload_that_lost_chunks_is_missing_and_said_soon(ground: Groun
     began = time.monotonic()
     with pytest.raises(PayloadMissing):
         await (await ground.bus()).payloads.unpack(b"", named(content))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "and not when patience is over"
 
 
 async def test_a_payload_with_other_content_is_refused(ground: Ground) -> None:

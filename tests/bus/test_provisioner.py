@@ -29,6 +29,7 @@ from shared.topology import (
     streams,
 )
 from tests.bus.ground import Ground, accepted, facts_of, fetched, request
+from tests.conftest import eventually
 
 EVERYTHING = {
     *(stream.name for stream in (*streams(Limits()), *buckets(Limits()))),
@@ -143,7 +144,7 @@ async def test_changed_settings_reach_a_consumer_that_keeps_its_place(ground: Gr
         await declare_feed(js, feed)
         subscription = await js.pull_subscribe_bind(feed.durable, stream="OTHER")
         (msg,) = await fetched(subscription)
-        await msg.ack_sync()
+        await msg.ack_sync(timeout=30)
         info = await consumer(js, feed)
         await js.add_consumer("OTHER", info.config.evolve(ack_wait=77.0, max_ack_pending=5))
         assert (await consumer(js, feed)).config.ack_wait == 77.0
@@ -152,8 +153,12 @@ async def test_changed_settings_reach_a_consumer_that_keeps_its_place(ground: Gr
         assert done.updated == [feed.durable]
         info = await consumer(js, feed)
         assert (info.config.ack_wait, info.config.max_ack_pending) == (2.0, 10_000)
-        assert info.ack_floor is not None
-        assert info.ack_floor.stream_seq == 1
+
+        async def place_is_kept() -> bool:
+            floor = (await consumer(js, feed)).ack_floor
+            return floor is not None and floor.stream_seq == 1
+
+        await eventually(place_is_kept)
         (msg,) = await fetched(subscription)
         assert msg.data == b"1"
     finally:

@@ -147,7 +147,15 @@ def running(gateway: Gateway) -> Iterator[str]:
     """Serve it from a thread; yields its address."""
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(gateway.app(), host="127.0.0.1", port=port, log_config=None, lifespan="off", ws="none")
+        uvicorn.Config(
+            gateway.app(),
+            host="127.0.0.1",
+            port=port,
+            log_config=None,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=120,  # a connection is never closed just as the next request is sent on it
+        )
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -42,7 +42,7 @@ def test_up_lets_outside_systems_in_and_out_again(tmp_path: Path) -> None:
     async def reads(running: Running, run_id: str) -> str:
         port = running.said().partition("nats://127.0.0.1:")[2].partition(",")[0]
         client = await nats.connect(f"nats://127.0.0.1:{port}", user="default", password="let-me-in")
-        answer = await client.request(f"segue.read.{run_id}", b"{}", timeout=10)
+        answer = await client.request(f"segue.read.{run_id}", b"{}", timeout=30)
         await client.close()
         return str(json.loads(answer.data)["answer"]["response"])
 
@@ -63,7 +63,9 @@ def test_up_lets_outside_systems_in_and_out_again(tmp_path: Path) -> None:
     running.stop()
     after = Running(tmp_path).ready()
     for run in (first, second):
-        assert httpx.get(f"{after.url}/runs/{run['run_id']}", trust_env=False).json()["state"] == "completed"
+        assert (
+            httpx.get(f"{after.url}/runs/{run['run_id']}", timeout=30, trust_env=False).json()["state"] == "completed"
+        )
     after.stop()
 
 
@@ -101,6 +103,7 @@ async def test_a_server_that_is_told_twice_lets_a_new_account_in(tmp_path: Path)
         await msg.respond(msg.subject.encode())
 
     await gateway.subscribe("segue.door.*.>", queue="door", cb=answer)
+    await gateway.flush()  # the server knows of it before another connection asks
     acme = await nats.connect(server.url, user="acme-app", password="long-enough")
     path = tmp_path / "nats-server.conf"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings(both, passwords, Limits())}))
@@ -108,7 +111,7 @@ async def test_a_server_that_is_told_twice_lets_a_new_account_in(tmp_path: Path)
     async def heard() -> bool:
         assert server.pid is not None
         os.kill(server.pid, signal.SIGHUP)
-        assert (await acme.request("segue.read.r", b"", timeout=5)).data == b"segue.door.acme.read.r"
+        assert (await acme.request("segue.read.r", b"", timeout=20)).data == b"segue.door.acme.read.r"
         try:
             other = await nats.connect(server.url, user="other-app", password="long-enough", allow_reconnect=False)
             answered = await other.request("segue.read.r", b"", timeout=1)

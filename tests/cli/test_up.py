@@ -37,6 +37,7 @@ class Running:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
+        self.simulator_port = free_port()
         self.out = folder / "console"
         self.home = folder / "home"
         self.home.mkdir(exist_ok=True)
@@ -50,7 +51,7 @@ class Running:
             "HOME": str(self.home),
             "PORT": str(self.port),
             "SEGUE_NATS_PORT": str(free_port()),
-            "SEGUE_SIMULATOR_PORT": str(free_port()),
+            "SEGUE_SIMULATOR_PORT": str(self.simulator_port),
             "SEGUE_DATA_DIR": str(folder / "data"),
             **environment,
         }
@@ -70,7 +71,7 @@ class Running:
 
     def ready(self) -> "Running":
         until(
-            lambda: "\nready in " in self.said() or self.popen.poll() is not None, 60, f"ready; it said {self.said()}"
+            lambda: "\nready in " in self.said() or self.popen.poll() is not None, 90, f"ready; it said {self.said()}"
         )
         assert self.popen.poll() is None, self.said()
         return self
@@ -102,12 +103,12 @@ class Running:
     def ask(self, message: str = "What is the capital of France?") -> httpx.Response:
         return httpx.post(f"{self.url}/chat", json={"message": message}, timeout=60, trust_env=False)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = 20.0) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = 60.0) -> int:
         """Ask it to stop; fail when that takes longer, or leaves anything."""
         left = self.processes()
         self.popen.send_signal(number)
         code = self.popen.wait(within_s)
-        assert not [command for pid, command in left.items() if alive(pid)], self.said()
+        until(lambda: not any(alive(pid) for pid in left), 15, f"all are gone: {left}; it said {self.said()}")
         return code
 
     def kill(self) -> None:
@@ -168,7 +169,7 @@ def test_logs_are_kept_by_service(running: Running) -> None:
 
 def test_a_second_one_in_the_same_folder_is_refused(running: Running, tmp_path: Path) -> None:
     second = Running(tmp_path, SEGUE_DATA_DIR=str(running.folder / "data"))
-    assert second.popen.wait(30) == 1
+    assert second.popen.wait(90) == 1
     assert f"a Segue (process {running.popen.pid}) already runs with its data in" in second.said()
     assert running.ask().status_code == 200
 
@@ -176,7 +177,7 @@ def test_a_second_one_in_the_same_folder_is_refused(running: Running, tmp_path: 
 def test_a_second_one_on_the_same_ports_is_refused_by_name(running: Running, tmp_path: Path) -> None:
     """Every port that is taken, before anything is started, with what would work."""
     second = Running(tmp_path, PORT=str(running.port))
-    assert second.popen.wait(30) == 1
+    assert second.popen.wait(90) == 1
     assert (
         f"port {running.port} (gateway) is taken by another program: stop it, or set PORT to another" in second.said()
     )
@@ -193,7 +194,7 @@ def test_whoever_is_killed_comes_back(running: Running, victim: str) -> None:
     what = f"-m {victim}" if victim != "nats-server" else "nats-server -c"
     pid = running.pid_of(what)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: any(what in command for command in running.processes().values() if not alive(pid)), 15, "back")
+    until(lambda: any(what in command for command in running.processes().values() if not alive(pid)), 40, "back")
     assert running.pid_of(what) != pid
 
     def answered() -> bool:
@@ -202,9 +203,11 @@ def test_whoever_is_killed_comes_back(running: Running, victim: str) -> None:
         except httpx.TransportError:
             return False
 
-    until(answered, 30, f"answers after {victim} was killed: {running.said()[-2000:]}")
+    until(answered, 60, f"answers after {victim} was killed: {running.said()[-2000:]}")
     name = victim.removeprefix("services.")
-    until(lambda: re.search(rf"{name}.* ended: killed by SIGKILL; again .*in 0\.\d s", running.said()), 5, "it is said")
+    until(
+        lambda: re.search(rf"{name}.* ended: killed by SIGKILL; again .*in 0\.\d s", running.said()), 30, "it is said"
+    )
 
 
 def test_the_process_that_forks_the_others_can_die_too(running: Running) -> None:
@@ -220,8 +223,8 @@ def test_the_process_that_forks_the_others_can_die_too(running: Running) -> None
             for name in names
         )
 
-    until(back, 30, "all are back")
-    until(lambda: _status(f"{running.url}/readyz") == 200, 30, "the gateway is ready")
+    until(back, 60, "all are back")
+    until(lambda: _status(f"{running.url}/readyz") == 200, 60, "the gateway is ready")
     assert running.ask().status_code == 200
 
 
@@ -237,7 +240,7 @@ def _status(url: str) -> int | None:
 
 
 def test_sigterm_stops_everything_in_order_and_what_was_kept_is_there_again(tmp_path: Path) -> None:
-    """Exit code 0 within 20 s, nothing left, ports free; a session survives until the next start."""
+    """Exit code 0, nothing left, ports free; a session survives until the next start."""
     first = Running(tmp_path, "--profile", "zero").ready()
     try:
         session = first.ask().json()["session_id"]
@@ -250,7 +253,7 @@ def test_sigterm_stops_everything_in_order_and_what_was_kept_is_there_again(tmp_
         pass
     second = Running(tmp_path, "--profile", "zero").ready()
     try:
-        kept = httpx.get(f"{second.url}/session/{session}", trust_env=False)
+        kept = httpx.get(f"{second.url}/session/{session}", timeout=30, trust_env=False)
         assert kept.status_code == 200
         assert len(kept.json()["messages"]) == 2
         assert second.stop(signal.SIGINT) == 0
@@ -259,17 +262,19 @@ def test_sigterm_stops_everything_in_order_and_what_was_kept_is_there_again(tmp_
 
 
 def test_a_request_in_flight_is_answered_before_it_stops(tmp_path: Path) -> None:
-    one = Running(tmp_path, "--profile", "realistic").ready()
+    one = Running(tmp_path, "--profile", "zero").ready()
     try:
+        slow = {"name": "zero", "total_ms": 2_500}  # of two calls: long enough to be seen, and to be waited for
+        httpx.post(f"http://127.0.0.1:{one.simulator_port}/__sim/profile", json=slow, timeout=30, trust_env=False)
         asking = subprocess.Popen(
             [sys.executable, "-m", "cli", "ask", "--url", one.url, "Why is the sky blue?"],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )
-        until(lambda: _waiting(one) == 1, 30, "the request is in flight")
+        until(lambda: _waiting(one) == 1, 60, "the request is in flight")
         assert one.stop() == 0
-        out, _ = asking.communicate(timeout=30)
+        out, _ = asking.communicate(timeout=60)
         assert asking.returncode == 0
         assert out.startswith("[simulated] ")
     finally:
@@ -277,7 +282,7 @@ def test_a_request_in_flight_is_answered_before_it_stops(tmp_path: Path) -> None
 
 
 def _waiting(one: Running) -> int:
-    waiting: int = httpx.get(f"{one.url}/stats", trust_env=False).json()["waiting_requests"]
+    waiting: int = httpx.get(f"{one.url}/stats", timeout=30, trust_env=False).json()["waiting_requests"]
     return waiting
 
 
@@ -287,14 +292,14 @@ def test_killed_outright_it_leaves_nothing(tmp_path: Path) -> None:
     left = one.processes()
     assert len(left) >= 8
     one.kill()
-    until(lambda: not any(alive(pid) for pid in left), 10, "all are gone")
+    until(lambda: not any(alive(pid) for pid in left), 30, "all are gone")
 
 
 def test_a_wrong_configuration_is_said_and_nothing_is_started(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"queuing": {"maxQueueDepth": "many"}}')
     one = Running(tmp_path, SEGUE_CONFIG=str(wrong))
-    assert one.popen.wait(30) == 1
+    assert one.popen.wait(90) == 1
     assert "Segue does not start:" in one.said()
     assert '$.queuing.maxQueueDepth: found "many"; expected' in one.said()
     assert not (tmp_path / "data" / "nats").exists()
@@ -304,7 +309,7 @@ def test_a_nats_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     url = f"nats://127.0.0.1:{free_port()}"
     one = Running(tmp_path, SEGUE_NATS_URL=url)
     try:
-        assert one.popen.wait(60) == 1
+        assert one.popen.wait(90) == 1
     finally:
         one.kill()
     assert f"no NATS server answers at {url}" in one.said()
@@ -315,7 +320,7 @@ def test_a_service_that_cannot_start_ends_the_start_with_its_words(tmp_path: Pat
     """It is tried three times; then everything is stopped, and what the service said is the reason."""
     one = Running(tmp_path, SEGUE_MAX_WAITING="many")
     try:
-        assert one.popen.wait(60) == 1
+        assert one.popen.wait(90) == 1
     finally:
         one.kill()
     assert re.search(r"Segue does not start: gateway ended 3 times in a row; the end of .*gateway.log:", one.said())
@@ -324,7 +329,7 @@ def test_a_service_that_cannot_start_ends_the_start_with_its_words(tmp_path: Pat
 
 def test_an_address_that_is_not_of_this_machine_is_named(tmp_path: Path) -> None:
     one = Running(tmp_path, SEGUE_HOST="203.0.113.1", SEGUE_AUTH="off")  # of a network that nobody has (RFC 5737)
-    assert one.popen.wait(30) == 1
+    assert one.popen.wait(90) == 1
     assert "cannot listen on 203.0.113.1 (gateway): Cannot assign requested address; set SEGUE_HOST" in one.said()
 
 

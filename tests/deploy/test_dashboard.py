@@ -62,7 +62,7 @@ async def _shows(system: System, url: str) -> None:
             "Create a whole campaign: research the market, write three posts and an e-mail, then evaluate it."
         )
 
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=30) as client:
 
         async def empty() -> list[str]:
             missing = []
@@ -85,8 +85,8 @@ async def _shows(system: System, url: str) -> None:
             found = answer.json()["data"]["result"]
             return bool(found) and found[0]["value"][1] == "5"
 
-        await eventually(up, within_s=30)
-        until = asyncio.get_running_loop().time() + 40
+        await eventually(up, within_s=40)
+        until = asyncio.get_running_loop().time() + 50
         while missing := await empty():
             assert asyncio.get_running_loop().time() < until, f"nothing to show: {missing}"
             await ask()

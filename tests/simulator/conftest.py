@@ -9,6 +9,8 @@ import pytest
 from simulator.testing import Simulator, running
 
 MODEL = "meta-llama/llama-3.3-70b-instruct"
+TICK_S = 0.002
+"""The simulator's loop counts whole milliseconds: a wait may be that much shorter than asked for."""
 
 
 @pytest.fixture(scope="session")

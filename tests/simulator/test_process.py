@@ -36,7 +36,7 @@ async def test_a_signal_stops_it_cleanly(sent: signal.Signals) -> None:
     """Exit code 0 and not a word, also with a request that hangs."""
     process = start("--port", "0", "--profile", "zero")
     address = address_of(process)
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         await client.post(f"{address}/__sim/faults", json={"fault": {"kind": "timeout"}})
         hanging = asyncio.create_task(client.post(f"{address}/api/v1/chat/completions", json=asking()))
 
@@ -47,7 +47,7 @@ async def test_a_signal_stops_it_cleanly(sent: signal.Signals) -> None:
         process.send_signal(sent)
         with pytest.raises(httpx.TransportError):
             await hanging
-    out, err = await asyncio.to_thread(process.communicate, timeout=10)
+    out, err = await asyncio.to_thread(process.communicate, timeout=40)
     assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -56,7 +56,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         process = start(SEGUE_SIMULATOR_PORT=port)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"127.0.0.1:{port}" in err
     assert "SEGUE_SIMULATOR_PORT" in err
@@ -65,7 +65,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 def test_a_wrong_variable_is_named() -> None:
     process = start(SEGUE_SIMULATOR_PORT="eighty")
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "SEGUE_SIMULATOR_PORT is 'eighty'" in err
 
@@ -78,4 +78,4 @@ def test_the_variable_is_the_port() -> None:
         assert httpx.get(f"{address}/healthz").json()["status"] == "ok"
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=40)
