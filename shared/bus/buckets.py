@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from shared.bus.errors import BusError, Refused
-from shared.bus.jetstream import PAGE, WRONG_LAST_SEQUENCE, JetStream, Stored
+from shared.bus.jetstream import PAGE, WRITER, WRONG_LAST_SEQUENCE, JetStream, Stored
 from shared.bus.payloads import Payloads
 from shared.contracts.message import Message, Unreadable
 
@@ -137,14 +138,16 @@ class Bucket:
         """Remove the key; whether it was there.
 
         The marker that says so goes too: the bucket's own count of keys is then what is there. A value that is written
-        after the marker stays.
+        after the marker stays. A marker whose answer was lost is known for one's own.
         """
+        writer = secrets.token_hex(6)
         for _ in range(TRIES):
             stored = await self._jetstream.last(self._stream, self._prefix + key)
-            if stored is None or _deleted(stored):
+            mine = stored is not None and (stored.headers or {}).get(WRITER) == writer
+            if stored is None or (_deleted(stored) and not mine):
                 return False
-            headers = {ON_TOP_OF: str(stored.seq), **DELETED}
-            marker = await self._put(key, b"", headers)
+            headers = {ON_TOP_OF: str(stored.seq), **DELETED, WRITER: writer}
+            marker = stored.seq if mine else await self._put(key, b"", headers)
             if marker is not None:
                 await self._jetstream.purge(self._stream, self._prefix + key, below=marker + 1)
                 return True

@@ -31,6 +31,8 @@ NO_MESSAGE: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
 _UNSETTLED_S: Final = 0.004
 PAGE: Final = 500
+WRITER: Final = "Segue-Writer"
+"""Header that tells a write whose answer was lost from the same one by another, or in an earlier try."""
 ONCE: Final[Mapping[str, str]] = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
 

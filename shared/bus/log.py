@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from shared import subjects
 from shared.bus.errors import BusError, Refused
-from shared.bus.jetstream import JetStream, Stored
+from shared.bus.jetstream import WRITER, JetStream, Stored
 from shared.bus.payloads import HEADER, Payloads
 from shared.contracts.commands import DeadlinePassed, SubmitRequest, Taker
 from shared.contracts.message import Message, Run
@@ -21,8 +21,6 @@ from shared.topology import EVENTS, FINISHES, MAX_MESSAGE_BYTES
 
 M = TypeVar("M", bound=Message)
 
-WRITER: Final = "Segue-Writer"
-"""Header that tells a write whose answer was lost from the same fact written by another, or in an earlier try."""
 TOO_MANY: Final = 413
 PAGE: Final = 1_000
 TIMER_TRIES: Final = 5

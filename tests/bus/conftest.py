@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -113,6 +114,20 @@ class Arena:
         for name in SHARES:
             await self.js.add_consumer(self.stream, self.source(name).consumer)
 
+    async def led_by_one(self) -> None:
+        """Have one server lead the stream and all consumers: when it stands still, no source is ahead of the others."""
+        if self.replicas == 1:
+            return
+        stream = (await self.js.stream_info(self.stream)).cluster
+        assert stream is not None
+        ask = json.dumps({"placement": {"preferred": stream.leader}}).encode()
+        async with asyncio.timeout(60):
+            for name in SHARES:
+                while (there := (await self.info(name)).cluster) is None or there.leader != stream.leader:
+                    stepdown = f"$JS.API.CONSUMER.LEADER.STEPDOWN.{self.stream}.c-{name}"
+                    await self.client.request(stepdown, ask, timeout=15)
+                    await asyncio.sleep(0.2)
+
     async def publish(self, name: str, n: int = 1, first: int = 0) -> None:
         """Publish the numbers `first` to `first + n - 1`, and wait until they are stored."""
         sent = [self._store(f"{self.stream}.{name}", str(i).encode()) for i in range(first, first + n)]
@@ -152,7 +167,7 @@ class Arena:
             handler,
             places=places,
             name=f"{self.stream}-{len(self.pools)}",
-            bury=bury or self._bury,
+            bury=bury or self.bury,
             recreate=recreate,
             observer=observer,
         )
@@ -160,7 +175,7 @@ class Arena:
         await pool.start()
         return pool
 
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
+    async def bury(self, delivery: Delivery, reason: str) -> None:
         self.buried.append((delivery, reason))
 
     async def info(self, name: str) -> ConsumerInfo:

@@ -152,6 +152,26 @@ async def test_a_deleted_key_is_gone_without_a_trace(ground: Ground) -> None:
     assert await runs.update(key(ground), Progress, settle(3)) == settle(3)(None)
 
 
+async def test_a_deletion_whose_answer_is_lost_is_ones_own(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was there, and nothing of it is left."""
+    bus = await ground.bus()
+    await bus.runs.put(key(ground), progress("w"), 0)
+    ask = bus.jetstream.request
+    lost: list[str] = []
+
+    async def forgetful(subject: str, *args: object, **more: object) -> object:
+        answer = await ask(subject, *args, **more)  # type: ignore[arg-type]  # handed on as it came
+        if subject.startswith("$KV.") and not lost:
+            lost.append(subject)
+            raise TimeoutError
+        return answer
+
+    monkeypatch.setattr(bus.jetstream, "request", forgetful)
+    assert await bus.runs.delete(key(ground))
+    assert lost
+    assert await ground.stored(f"KV_{RUNS}", f"$KV.{RUNS}.{key(ground)}") == 0
+
+
 async def test_a_write_on_top_of_a_deleted_value_is_refused(ground: Ground) -> None:
     """Who read before the deletion must not bring the old value back."""
     runs = ground.buses[0].runs

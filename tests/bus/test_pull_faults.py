@@ -16,7 +16,7 @@ from shared.bus.delivery import Delivery, Done, Retry, Verdict
 from shared.bus.intake import Intake
 from shared.bus.pull import StandingPull
 from shared.bus.server import NatsCluster, NatsServer
-from tests.bus.conftest import AT_ONCE_S, Arena, Seen
+from tests.bus.conftest import AT_ONCE_S, SHARES, Arena, Seen, connect
 from tests.conftest import eventually
 
 SOON_S = 2.0
@@ -282,6 +282,29 @@ async def test_a_server_that_stands_still_is_noticed_and_work_goes_on(
     report("after a standstill", time.monotonic() - began)
     assert time.monotonic() - began < AT_ONCE_S
     await eventually(lambda: pool.healthy)
+
+
+async def test_a_pool_that_starts_while_the_server_stands_still_waits_for_it(
+    own_arena: Arena, own_nats_server: NatsServer
+) -> None:
+    """A service does not end because its server was busy for two seconds just then."""
+
+    async def handle(_: Delivery) -> Verdict:
+        return Done()
+
+    connection, sources = await connect(own_arena.urls), [own_arena.source(name) for name in SHARES]
+    pool = StandingPull(connection, sources, handle, places=4, name="early", bury=own_arena.bury)
+    own_arena.pools.append((pool, connection))
+    pid = own_nats_server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        starting = asyncio.create_task(pool.start())
+        await asyncio.wait({starting}, timeout=2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await starting
+    await eventually(lambda: pool.asked == 3)
 
 
 async def test_a_connection_that_went_deaf_is_replaced(own_arena: Arena) -> None:

@@ -37,6 +37,7 @@ async def test_with_a_backlog_everywhere_what_is_taken_follows_the_shares(
 
     for name in SHARES:
         await arena.publish(name, 600)
+    await arena.led_by_one()
     seen = Seen()
     for _ in range(workers):
         await arena.pool(handle, places=places, observer=seen)
