@@ -146,7 +146,7 @@ def test_it_says_where_everything_is(running: Running) -> None:
         for path in ("healthz", "readyz", "metrics"):
             # On a machine that is short of time a service may be late with a write, and says that it is not ready.
             address = f"http://127.0.0.1:{port}/{path}"
-            until(partial(_answers, address), 15, f"{address} answers 200")
+            until(partial(_answers, address), 40, f"{address} answers 200")
 
 
 def test_it_answers_and_says_that_it_is_simulated(running: Running) -> None:
