@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final, TypeVar
 
 from shared.bus.errors import BusError, Refused
@@ -57,6 +58,8 @@ class Bucket:
         self._jetstream = jetstream
         self._payloads = payloads
         self._turns: dict[str, _Turn] = {}
+        self._name = secrets.token_hex(6)
+        self._writes = count(1)
 
     async def get(self, key: str, kind: type[M]) -> tuple[M | None, int]:
         """Return the value and its revision; (None, revision) when it is not there, revision 0 when it never was."""
@@ -127,27 +130,31 @@ class Bucket:
         return await self._put(key, body, {ON_TOP_OF: str(revision), **(headers or {})})
 
     async def _put(self, key: str, body: bytes, headers: dict[str, str]) -> int | None:
+        """Write on top of a revision. One whose answer was lost is known for one's own by who wrote it."""
+        writer = f"{self._name}.{next(self._writes)}"
         try:
-            return await self._jetstream.publish(self._prefix + key, body, headers=headers)
+            return await self._jetstream.publish(self._prefix + key, body, headers={**headers, WRITER: writer})
         except Refused as refused:
-            if refused.err_code == WRONG_LAST_SEQUENCE:
+            if refused.err_code != WRONG_LAST_SEQUENCE:
+                raise
+            if not refused.repeated:
                 return None
-            raise
+        stored = await self._jetstream.last(self._stream, self._prefix + key)
+        mine = stored is not None and (stored.headers or {}).get(WRITER) == writer
+        return stored.seq if stored is not None and mine else None
 
     async def delete(self, key: str) -> bool:
         """Remove the key; whether it was there.
 
         The marker that says so goes too: the bucket's own count of keys is then what is there. A value that is written
-        after the marker stays. A marker whose answer was lost is known for one's own.
+        after the marker stays.
         """
-        writer = secrets.token_hex(6)
         for _ in range(TRIES):
             stored = await self._jetstream.last(self._stream, self._prefix + key)
-            mine = stored is not None and (stored.headers or {}).get(WRITER) == writer
-            if stored is None or (_deleted(stored) and not mine):
+            if stored is None or _deleted(stored):
                 return False
-            headers = {ON_TOP_OF: str(stored.seq), **DELETED, WRITER: writer}
-            marker = stored.seq if mine else await self._put(key, b"", headers)
+            headers = {ON_TOP_OF: str(stored.seq), **DELETED}
+            marker = await self._put(key, b"", headers)
             if marker is not None:
                 await self._jetstream.purge(self._stream, self._prefix + key, below=marker + 1)
                 return True
@@ -167,7 +174,7 @@ class Bucket:
         """Apply a pure `change` until it is written on top of what it saw. None from `change` leaves the key alone.
 
         `fresh` says that the key is probably not there, which saves the first read. A write whose answer was
-        lost is seen as somebody else's, so `change` must be idempotent.
+        lost, and on top of which another wrote, is seen as somebody else's, so `change` must be idempotent.
         """
         async with self._turn(key):
             current, revision = (None, 0) if fresh else await self.get(key, kind)

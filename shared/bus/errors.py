@@ -36,8 +36,9 @@ class NotProvisioned(BusError):
 
 
 class Refused(BusError):
-    """JetStream answered with an error of its own."""
+    """JetStream answered with an error of its own. `repeated`: not the first time that it was asked the same."""
 
-    def __init__(self, subject: str, code: int, err_code: int, description: str) -> None:
+    def __init__(self, subject: str, code: int, err_code: int, description: str, *, repeated: bool = False) -> None:
         super().__init__(f"JetStream refused {subject!r}: {description} (status {code}, error {err_code})")
         self.subject, self.code, self.err_code, self.description = subject, code, err_code, description
+        self.repeated = repeated

@@ -112,16 +112,21 @@ class JetStream:
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause_s = 0.05
+        repeated = False
         while True:
             with contextlib.suppress(TimeoutError):
                 msg = await self.request(subject, data, headers=headers)
                 if msg.data:
                     answer: dict[str, Any] = json.loads(msg.data)
                     error = answer.get("error")
-                    if error is None or not _passing(error):
+                    if error is None:
+                        return answer
+                    if not _passing(error):
+                        error["repeated"] = repeated
                         return answer
                     if error.get("err_code") in UNSETTLED:
                         pause_s = _UNSETTLED_S
+            repeated = True
             waited_s = loop.time() - began
             if waited_s > self._patience_s:
                 raise Unavailable(f"write or read of {subject!r}", waited_s)
@@ -328,7 +333,8 @@ def _refusal(subject: str, error: dict[str, Any]) -> Exception:
         return QueueFull(subject, of_subject="per subject" in str(error.get("description", "")))
     if err_code == STREAM_NOT_FOUND:
         return NotProvisioned(f"the stream for {subject!r}")
-    return Refused(subject, int(error.get("code", 0)), err_code, str(error.get("description", "")))
+    description, repeated = str(error.get("description", "")), bool(error.get("repeated"))
+    return Refused(subject, int(error.get("code", 0)), err_code, description, repeated=repeated)
 
 
 def _headers(raw: bytes) -> dict[str, str]:

@@ -152,10 +152,9 @@ async def test_a_deleted_key_is_gone_without_a_trace(ground: Ground) -> None:
     assert await runs.update(key(ground), Progress, settle(3)) == settle(3)(None)
 
 
-async def test_a_deletion_whose_answer_is_lost_is_ones_own(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was there, and nothing of it is left."""
+async def test_a_write_whose_answer_is_lost_is_ones_own(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who puts on top of a revision, or deletes, is not told that another was first; who was late still is."""
     bus = await ground.bus()
-    await bus.runs.put(key(ground), progress("w"), 0)
     ask = bus.jetstream.request
     lost: list[str] = []
 
@@ -167,6 +166,12 @@ async def test_a_deletion_whose_answer_is_lost_is_ones_own(ground: Ground, monke
         return answer
 
     monkeypatch.setattr(bus.jetstream, "request", forgetful)
+    first = await bus.runs.put(key(ground), progress("w"), 0)
+    assert (lost, await bus.runs.get(key(ground), Progress)) == ([f"$KV.{RUNS}.{key(ground)}"], (progress("w"), first))
+    lost.clear()
+    assert await bus.runs.put(key(ground), progress("d"), 0) is None
+    assert lost
+    lost.clear()
     assert await bus.runs.delete(key(ground))
     assert lost
     assert await ground.stored(f"KV_{RUNS}", f"$KV.{RUNS}.{key(ground)}") == 0
