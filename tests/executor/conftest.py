@@ -43,9 +43,12 @@ from shared.outward import Outward
 from shared.pool import pool
 from shared.prices import PriceBook
 from shared.topology import EXECUTOR, EXECUTOR_RECONCILE, Limits
+from tests.conftest import eventually
 from tests.executor.standin import Standin
 
 TENANT = "acme"
+PATIENT_S = 6.0
+"""A server that only stands still for a while is not asked again: what is written twice then would be counted twice."""
 
 
 def run(*, lasts_s: float = 60.0, tenant: str = TENANT, priority: Priority = Priority.MEDIUM) -> Run:
@@ -131,6 +134,14 @@ class World:
         info = await self.bus.client.jetstream().stream_info("CALLS")
         return int(info.state.messages)
 
+    async def emptied(self) -> None:
+        """Wait until no call is left: each is acked after the last thing that its executor does for it."""
+
+        async def empty() -> bool:
+            return await self.queued() == 0
+
+        await eventually(empty)
+
     async def write(self, subject: str, fact: Message) -> None:
         assert (await self.bus.log.write(subject, fact)).mine
 
@@ -155,7 +166,9 @@ async def world(own_nats_server: NatsServer) -> AsyncIterator[World]:
     async with Standin() as provider:
         client = await nats.connect(own_nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         await provision(client, Limits())
-        yield World(own_nats_server, await open_bus(client), provider)
+        bus = await open_bus(client)
+        bus.jetstream._timeout_s = PATIENT_S
+        yield World(own_nats_server, bus, provider)
         await client.close()
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from services.executor.providers.inquiries import SIMULATED_PATH
+
 Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -170,7 +172,12 @@ class Standin:
         first, *lines = head.decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.seen.append(Seen(first.split(" ")[1], headers, json.loads(body or b"{}")))
+        path = first.split(" ")[1]
+        if path.startswith(SIMULATED_PATH):
+            # An attempt of unknown cost is asked after two seconds later: no test has scripted that, or counts it.
+            await refuse(404, "this is no simulator")(writer)
+            return True
+        self.seen.append(Seen(path, headers, json.loads(body or b"{}")))
         self.asked.set()
         reply = self.script.popleft() if self.script else self.default
         answering = asyncio.ensure_future(reply(writer))
