@@ -16,7 +16,7 @@ from services.executor.breakers import Breakers, key_of
 from services.executor.taxonomy import TABLE
 from shared.contracts.health import BreakerState
 from tests.conftest import eventually
-from tests.executor.conftest import Begin, call, route, run
+from tests.executor.conftest import Begin, World, call, route, run
 from tests.executor.standin import answer, refuse
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -133,6 +133,12 @@ def test_it_never_lets_more_through_than_it_may_and_never_stays_shut(steps: list
 FEW = Policy(rules={**RULES}, base_s=0.01, max_s=0.02)
 
 
+@pytest.fixture
+def heard_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes is heard live: nobody looks by himself meanwhile."""
+    monkeypatch.setattr("services.executor.breakers.LOOK_S", 3_600.0)
+
+
 async def test_the_next_role_is_asked_while_a_model_is_left_alone(begin: Begin) -> None:
     """After three failures nobody asks it: calls go to who stands in at once, and what happened is on their ledger."""
     world = await begin(fallbacks={"medium_ai": ["fast_ai"]}, policy=FEW, breaker=Settings(3, 60.0, 2))
@@ -145,7 +151,8 @@ async def test_the_next_role_is_asked_while_a_model_is_left_alone(begin: Begin) 
     assert [seen.body["model"] for seen in world.provider.seen[asked:]] == ["vendor/fast_ai"]
 
 
-async def test_what_one_executor_learns_all_know_within_a_second(begin: Begin) -> None:
+@pytest.mark.usefixtures("heard_only")
+async def test_what_one_executor_learns_all_hear_at_once(begin: Begin) -> None:
     world = await begin(policy=FEW, breaker=Settings(3, 60.0, 2))
     other = Breakers(world.bus, Settings(3, 60.0, 2), lambda: datetime.now(UTC))
     await other.start()
@@ -153,8 +160,7 @@ async def test_what_one_executor_learns_all_know_within_a_second(begin: Begin) -
     for number in range(3):
         teller = world.executor.breakers if number % 2 else other
         await teller.failed(target, DOWN, f"down {number}", probe=False)
-    took_s = await eventually(lambda: _both_wait(world.executor.breakers, other, target), within_s=5)
-    assert took_s < 1
+    await eventually(lambda: _both_wait(world.executor.breakers, other, target))
     await other.stop()
 
 
@@ -174,27 +180,30 @@ async def test_with_nobody_else_a_call_waits_without_a_place_until_it_is_tried(b
 async def test_it_says_so_when_the_deadline_comes_first(begin: Begin) -> None:
     world = await begin(policy=FEW, breaker=Settings(2, 600.0, 1))
     world.provider.then(refuse(500), refuse(500))
-    settled = await world.do(call(run(lasts_s=3.0)))
+    settled = await world.do(call(run(lasts_s=60.0)))
     assert settled.fault is not None
     assert (settled.outcome, settled.fault.code) == ("failed", "breaker_open")
     assert "vendor/medium_ai" in settled.fault.message
     assert len(world.provider.seen) == 2
 
 
-async def test_of_many_that_wait_only_a_few_try_it(begin: Begin) -> None:
+async def test_of_many_that_wait_only_a_few_try_it(world: World) -> None:
     """Half-open, over two executors' worth of breakers: at most as many as may are through at the same time."""
-    world = await begin(policy=FEW, breaker=Settings(2, 0.5, 2))
-    target = route("medium_ai", world.provider.url)
-    for _ in range(2):
-        await world.executor.breakers.failed(target, DOWN, "down", probe=False)
-    await asyncio.sleep(0.6)
-    other = Breakers(world.bus, Settings(2, 0.5, 2), lambda: datetime.now(UTC))
-    await other.start()
-    found = await asyncio.gather(*(each.gate(target) for _ in range(10) for each in (world.executor.breakers, other)))
-    assert sum(isinstance(one, Go) for one in found) == 2
-    await other.stop()
+    target, now = route("medium_ai", world.provider.url), NOW
+    both = [Breakers(world.bus, SETTINGS, lambda: now) for _ in range(2)]
+    for each in both:
+        await each.start()
+    for _ in range(SETTINGS.threshold):
+        await both[0].failed(target, DOWN, "down", probe=False)
+    await eventually(lambda: _both_wait(*both, target))
+    now += timedelta(seconds=SETTINGS.open_s)
+    found = await asyncio.gather(*(each.gate(target) for _ in range(10) for each in both))
+    assert sum(isinstance(one, Go) for one in found) == SETTINGS.probes
+    for each in both:
+        await each.stop()
 
 
+@pytest.mark.usefixtures("heard_only")
 async def test_one_that_is_taken_away_by_hand_is_asked_again_at_once(begin: Begin) -> None:
     world = await begin(policy=FEW, breaker=Settings(1, 600.0, 1))
     target = route("medium_ai", world.provider.url)
@@ -205,9 +214,10 @@ async def test_one_that_is_taken_away_by_hand_is_asked_again_at_once(begin: Begi
     async def asked() -> bool:
         return isinstance(await world.executor.breakers.gate(target), Go)
 
-    assert await eventually(asked, within_s=3) < 1
+    await eventually(asked)
 
 
+@pytest.mark.usefixtures("heard_only")
 @pytest.mark.parametrize("before", [0, 1, 2])
 async def test_an_older_read_undoes_nothing_that_was_learnt_meanwhile(
     begin: Begin, monkeypatch: pytest.MonkeyPatch, before: int
@@ -231,7 +241,7 @@ async def test_an_older_read_undoes_nothing_that_was_learnt_meanwhile(
             await world.bus.breakers.delete(key_of(target.provider, target.model))
         for _ in range(before, 2):
             await other.failed(target, DOWN, "down", probe=False)
-        await eventually(as_wanted, within_s=5)
+        await eventually(as_wanted)
         return found
 
     monkeypatch.setattr(world.bus.breakers, "entries", behind)

@@ -26,7 +26,7 @@ async def test_of_several_executors_never_more_than_the_limit_go_on(world: World
             going -= 1
         done += 1
 
-    await asyncio.gather(*(one(places) for places in there for _ in range(10)))
+    await asyncio.wait_for(asyncio.gather(*(one(places) for places in there for _ in range(10))), 60)
     assert (most, done) == (3, 40)
     record, _ = await world.bus.limits.get(there[0].key, CallsAtOnce)
     assert record is not None
@@ -54,10 +54,13 @@ async def test_what_a_dead_executor_held_comes_back_and_what_a_living_one_holds_
 
     await eventually(both)
     tasks.append(asyncio.create_task(hold(third, got)))
-    await asyncio.wait_for(got.wait(), 10)
-    record, _ = await world.bus.limits.get(dead.key, CallsAtOnce)
-    assert record is not None
-    assert {name.partition(".")[0] for name in record.held} == {"living", "third"}
+    await asyncio.wait_for(got.wait(), 30)
+
+    async def the_living() -> bool:
+        record, _ = await world.bus.limits.get(dead.key, CallsAtOnce)
+        return record is not None and {name.partition(".")[0] for name in record.held} == {"living", "third"}
+
+    await eventually(the_living)
     stop.set()
     await asyncio.gather(*tasks)
 

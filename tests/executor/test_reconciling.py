@@ -215,8 +215,11 @@ async def test_an_executor_that_was_taken_for_dead_has_the_last_word_about_its_o
     assert not await world.bus.log.exists(facts.late(command.purpose, command.call))
 
 
-async def test_a_claim_that_was_held_for_long_is_worth_nothing_once_the_call_is_settled(begin: Begin) -> None:
+async def test_a_claim_that_was_held_for_long_is_worth_nothing_once_the_call_is_settled(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that a provider that does not know an attempt can be believed after a while."""
+    monkeypatch.setattr(claims, "CLAIM_STANDS_S", 600.0)
     world = await begin()
     fresh, old, open_still = call(), call(), call()
     for command in (fresh, old):
