@@ -162,6 +162,8 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         await asyncio.to_thread(lambda: [prices.price(route.priced_as, route.model) for route in there.values()])
         circuit = configuration.error_handling.circuit_breaker
         settings = Settings(circuit.failure_threshold, circuit.open_s, circuit.half_open_requests)
+        claims = Claims(bus, running, lambda: datetime.now(UTC), prices)
+        bus.on_reconnect.append(claims.reconnected)  # first: the others ask the bus, and claims are looked at meanwhile
         breakers = Breakers(bus, settings, lambda: datetime.now(UTC))
         await breakers.start()
         bus.on_reconnect.append(breakers.reconnected)
@@ -170,8 +172,6 @@ def build(environment: Environment, configuration: Configuration, sizes: Mapping
         await permits.start()
         records = Records(bus)
         await records.start()
-        claims = Claims(bus, running, lambda: datetime.now(UTC), prices)
-        bus.on_reconnect.append(claims.reconnected)
         budgets = Budgets(bus, records, prices)
         reconciliation = Reconciliation(
             bus, roster, providers.generations.for_route, claims, prices, lambda: datetime.now(UTC), budgets.correct

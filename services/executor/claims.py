@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import nats.errors
+
 from services.executor.budgets import Budgets
 from services.executor.pricing import reserved_usd
 from services.executor.running import Running
@@ -27,6 +29,8 @@ log = logging.getLogger("segue.executor")
 
 ANSWER_WITHIN_S = 0.5
 """For a living executor to say that it works on a claim. A dead one is known at once: nobody listens there."""
+SERVER_WITHIN_S = 3
+"""For the server itself, before it is said to stand still."""
 LOOK_AGAIN_S = 1.0
 BACK_WITHIN_S = 3.0
 """After a server was away, until every living executor is connected again."""
@@ -141,12 +145,22 @@ class Claims:
             ledger.lost(started)
 
     async def may_still_work(self, started: AttemptStarted) -> bool:
-        """Ask the attempt's executor. One that says nothing is dead, unless it may not be back on the bus yet."""
+        """Ask the attempt's executor. One that says nothing is dead, unless it may not be back on the bus yet.
+
+        Nothing is concluded while the bus is away or stands still, nor when this process did: the answer may be here.
+        """
         claim = started.claimed_by
         if self.running.works_on(claim):
             return True
-        with suppress(TimeoutError):
+        asked_s = time.monotonic()
+        try:
             answer = await self.bus.jetstream.request(subjects.working(claim), timeout_s=ANSWER_WITHIN_S)
+        except TimeoutError:
+            with suppress(nats.errors.Error, OSError):
+                await self.bus.client.flush(timeout=SERVER_WITHIN_S)
+            if time.monotonic() - asked_s > 2 * ANSWER_WITHIN_S:
+                return True
+        else:
             if answer.data:
                 return bool(answer.data == STILL)
-        return time.monotonic() - self._reconnected_s < BACK_WITHIN_S
+        return not self.bus.client.is_connected or time.monotonic() - self._reconnected_s < BACK_WITHIN_S
