@@ -10,6 +10,7 @@ A grant's subject says whose it is, so that the stream can also be asked who hol
 
 import contextlib
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,8 @@ class Granted:
     """A request may go out, within `USE_WITHIN_S` of `at`."""
 
     at: float
-    """`time.monotonic()`"""
+    """`time.monotonic()` before the first grant was asked for: whoever stands still until the answer comes has lost of
+    its window what the server counts."""
     taken: tuple[tuple[str, int], ...] = ()
     """Streams and sequences of the grants."""
 
@@ -78,16 +80,21 @@ class Grants:
         for the same, over whose time a refusal is spread.
         """
         taken: list[tuple[str, int]] = []
+        at = math.inf
         for window in sorted(windows, key=lambda one: -one.seconds):
             found = await self._take(limit, window, owner, turn, waiting)
             if isinstance(found, Full):
                 await self.give_back(taken)
                 return found
-            taken.append((stream_of(limit, window), found))
-        return Granted(time.monotonic(), tuple(taken))
+            seq, asked_at = found
+            taken.append((stream_of(limit, window), seq))
+            at = min(at, asked_at)
+        return Granted(min(at, time.monotonic()), tuple(taken))
 
-    async def _take(self, limit: str, window: Window, owner: Owner, turn: Turn | None, waiting: int) -> int | Full:
-        """Return the sequence of one grant.
+    async def _take(
+        self, limit: str, window: Window, owner: Owner, turn: Turn | None, waiting: int
+    ) -> tuple[int, float] | Full:
+        """Return the sequence of one grant, and when it was asked for.
 
         Where turns count, a grant is only taken on top of what the decision saw: takers at other executors that look
         at the same moment would all see the same place free.
@@ -101,8 +108,9 @@ class Grants:
                 if others_s := turn(window, held.by):
                     return Full(await self._wait_s(window, stream, waiting, others_s), window.name)
                 expected = {"Nats-Expected-Last-Sequence": str(held.last_seq)} if held.last_seq is not None else None
+            asked_at = time.monotonic()
             try:
-                return await self.jetstream.publish(subject, b"", headers=expected)
+                return await self.jetstream.publish(subject, b"", headers=expected), asked_at
             except QueueFull:
                 return Full(await self._wait_s(window, stream, waiting, window.lives_s), window.name)
             except Refused as refused:

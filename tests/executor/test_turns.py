@@ -6,12 +6,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import nats
 import pytest
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from services.executor.limits import Limit, Permit, Permits
+from shared import subjects
 from shared.bus.connection import open_bus
 from shared.bus.grants import Full, Granted, Grants
 from shared.bus.provisioner import provision
@@ -19,10 +21,13 @@ from shared.contracts.ids import Priority
 from shared.topology import Limits, Window, stream_of
 from tests.conftest import eventually
 from tests.executor.conftest import Begin, World, call, route, run
-from tests.executor.test_limits import OWNER, most_in, provisioned
+from tests.executor.test_limits import OWNER, Span, most_in, provisioned
 
 WINDOW = Window("minute", 2.0, 8)
 LIMIT = Limit("tested", (WINDOW,))
+LONG_WINDOW = Window("minute", 60.0, 8)
+LONG = Limit("tested", (LONG_WINDOW,))
+"""None of its grants is over before a test is."""
 TOKENS = Limit("tested", (), tokens_per_minute=1_000, token_window_s=2)
 A_WINDOW = 10
 """About how many calls either of them lets through."""
@@ -34,8 +39,8 @@ class Crowd:
     """Calls that ask several executors for permits, whichever they come to, as the handler would."""
 
     executors: Sequence[Permits]
-    granted: list[tuple[float, str, int]] = field(default_factory=list)
-    """When, to which tenant, and how many tokens."""
+    granted: list[tuple[Span, str]] = field(default_factory=list)
+    """When, and to which tenant."""
     tasks: list["asyncio.Task[None]"] = field(default_factory=list)
     waited: int = 0
 
@@ -49,18 +54,17 @@ class Crowd:
             permits = random.choice(self.executors)
             found = await permits.take(ROUTE, command)
             if isinstance(found, Permit):
-                held = found.reserved.tokens if found.reserved is not None else 0
-                self.granted.append((time.monotonic(), tenant, held))
+                self.granted.append(((found.granted.at, time.monotonic()), tenant))
                 return
             await permits.waits(ROUTE, command, found)
             self.waited += 1
             await asyncio.sleep(found.seconds)
 
-    def times(self, tenant: str) -> list[float]:
-        return [at for at, of, _ in self.granted if of == tenant] or [0.0]
+    def times(self, tenant: str) -> list[Span]:
+        return [at for at, of in self.granted if of == tenant] or [(0.0, 0.0)]
 
     def of(self, tenant: str) -> int:
-        return sum(1 for _, of, _ in self.granted if of == tenant)
+        return sum(1 for _, of in self.granted if of == tenant)
 
 
 @asynccontextmanager
@@ -100,9 +104,9 @@ async def test_two_that_flood_have_about_as_much(world: World) -> None:
         await eventually(lambda: len(calls.granted) >= 8)
         first = len(calls.granted)
         await eventually(lambda: len(calls.granted) >= first + 32, within_s=40)
-        shares = [sum(1 for _, of, _ in calls.granted[first:] if of == tenant) for tenant in ("more", "less")]
+        shares = [sum(1 for _, of in calls.granted[first:] if of == tenant) for tenant in ("more", "less")]
         assert min(shares) >= 10
-        assert most_in([at for at, _, _ in calls.granted], WINDOW.seconds) <= WINDOW.most
+        assert most_in([at for at, _ in calls.granted], WINDOW.seconds) <= WINDOW.most
 
 
 async def test_whoever_is_alone_uses_all_of_a_limit(world: World) -> None:
@@ -110,7 +114,7 @@ async def test_whoever_is_alone_uses_all_of_a_limit(world: World) -> None:
     async with crowd(world, LIMIT) as calls:
         await asyncio.gather(*(calls.one(tenant) for tenant in ("b", "c", "d", "e")))
         calls.ask("alone", 100, priority=Priority.LOW)
-        await eventually(lambda: most_in(calls.times("alone"), WINDOW.seconds) == WINDOW.most, within_s=40)
+        await eventually(lambda: most_in(calls.times("alone"), WINDOW.seconds) >= WINDOW.most, within_s=40)
 
 
 async def test_within_a_tenant_priorities_have_their_weights(world: World) -> None:
@@ -129,7 +133,7 @@ async def test_within_a_tenant_priorities_have_their_weights(world: World) -> No
 
 async def test_who_waits_no_more_keeps_nothing(world: World) -> None:
     """A call that went elsewhere says so, and its place is another's at once."""
-    async with crowd(world, LIMIT, executors=2) as calls:
+    async with crowd(world, LONG, executors=2) as calls:
         one, other = calls.executors
         for _ in range(7):
             await calls.one("a")
@@ -143,43 +147,52 @@ async def test_who_waits_no_more_keeps_nothing(world: World) -> None:
         await eventually(lambda: not other._waiting["tested"].calls)
 
 
-async def test_as_long_as_nobody_else_waits_a_grant_is_one_message(world: World) -> None:
+async def test_as_long_as_nobody_else_waits_a_grant_is_one_message(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody asks who holds what, and nobody is told anything."""
-    await provisioned(world, LIMIT)
-    permits = Permits(world.bus, {"tested": LIMIT})
+    await provisioned(world, LONG)
+    permits = Permits(world.bus, {"tested": LONG})
     await permits.start()
-    before = world.bus.client.stats["out_msgs"]
+    before, sent, publish = world.bus.jetstream.publishes, set[str](), world.bus.client.publish
+
+    async def noted(subject: str, *given: Any, **named: Any) -> None:
+        sent.add(subject)
+        await publish(subject, *given, **named)
+
+    monkeypatch.setattr(world.bus.client, "publish", noted)
     for _ in range(4):
         assert isinstance(await permits.take(ROUTE, call()), Permit)
-    assert world.bus.client.stats["out_msgs"] - before == 4
+    assert world.bus.jetstream.publishes - before == 4
+    assert sent == {subjects.grant("tested", "minute", *OWNER)}
 
 
 async def test_a_stream_of_an_older_version_keeps_its_grants_and_its_limit(world: World) -> None:
     """Before grants said whose they are, a window had one subject, and its bound was the subject's."""
     jetstream = world.bus.client.jetstream()
     older = StreamConfig(
-        name=stream_of("tested", WINDOW),
+        name=stream_of("tested", LONG_WINDOW),
         subjects=["segue.grant.tested.minute"],
         storage=StorageType.FILE,
-        max_msgs_per_subject=WINDOW.most,
+        max_msgs_per_subject=LONG_WINDOW.most,
         discard=DiscardPolicy.NEW,
         discard_new_per_subject=True,
-        max_msgs=WINDOW.most,
-        max_age=WINDOW.lives_s,
-        duplicate_window=WINDOW.lives_s,
+        max_msgs=LONG_WINDOW.most,
+        max_age=LONG_WINDOW.lives_s,
+        duplicate_window=LONG_WINDOW.lives_s,
         allow_direct=True,
     )
     await jetstream.add_stream(older)
     for _ in range(3):
         await jetstream.publish("segue.grant.tested.minute", b"")
-    await provisioned(world, LIMIT)
+    await provisioned(world, LONG)
     grants = Grants(world.bus.jetstream)
-    found = [await grants.take("tested", [WINDOW], OWNER) for _ in range(6)]
+    found = [await grants.take("tested", [LONG_WINDOW], OWNER) for _ in range(6)]
     assert [type(one) for one in found] == [Granted] * 5 + [Full]
-    assert (await grants.held("tested", WINDOW)).by == {OWNER: 5}
-    await jetstream.purge_stream(stream_of("tested", WINDOW))
+    assert (await grants.held("tested", LONG_WINDOW)).by == {OWNER: 5}
+    await jetstream.purge_stream(stream_of("tested", LONG_WINDOW))
     await jetstream.publish("segue.grant.tested.minute", b"")
-    found = [await grants.take("tested", [WINDOW], OWNER) for _ in range(8)]
+    found = [await grants.take("tested", [LONG_WINDOW], OWNER) for _ in range(8)]
     assert [type(one) for one in found] == [Granted] * 7 + [Full], "an old executor's still count while it is replaced"
 
 
@@ -189,7 +202,7 @@ async def test_calls_of_another_tenant_do_not_wait_behind_a_flood(begin: Begin, 
     await begin(limits={"tested": LIMIT}, routes={"medium_ai": route("medium_ai", world.provider.url, limit="tested")})
     flood = [await world.send(call(run(tenant="flood"))) for _ in range(50)]
     waiting = world.executor.permits._waiting["tested"]
-    await eventually(lambda: waiting.of(("flood", "medium"), now_s=time.monotonic()) >= 35)
+    await eventually(lambda: waiting.of(("flood", "medium"), now_s=time.monotonic()) >= 20)
     small = await asyncio.gather(*(world.do(call(run(tenant="small")), within_s=60) for _ in range(2)))
     assert {one.outcome for one in small} == {"answered"}
     assert len(world.provider.seen) <= 4 * A_WINDOW
