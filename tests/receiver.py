@@ -59,6 +59,8 @@ class Receiver:
     url: str = ""
     answers: Answers = well
     delay_s: float = 0.0
+    opened: asyncio.Event | None = None
+    """Until this is set, nothing is answered."""
     got: list[Got] = field(default_factory=list)
 
     async def take(self, request: web.Request) -> web.Response:
@@ -66,6 +68,8 @@ class Receiver:
         got = Got(request.path, headers, await request.read(), time.monotonic())
         self.got.append(got)
         number = len(self.got)
+        if self.opened is not None:
+            await self.opened.wait()
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         return self.answers(got, number)

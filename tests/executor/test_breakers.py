@@ -195,7 +195,7 @@ async def test_of_many_that_wait_only_a_few_try_it(world: World) -> None:
         await each.start()
     for _ in range(SETTINGS.threshold):
         await both[0].failed(target, DOWN, "down", probe=False)
-    await eventually(lambda: _both_wait(*both, target))
+    await eventually(lambda: _both_wait(both[0], both[1], target))
     now += timedelta(seconds=SETTINGS.open_s)
     found = await asyncio.gather(*(each.gate(target) for _ in range(10) for each in both))
     assert sum(isinstance(one, Go) for one in found) == SETTINGS.probes

@@ -1,7 +1,6 @@
 """The adapter for OpenAI-compatible servers, over real sockets: whatever the wire does becomes a value."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -71,10 +70,9 @@ async def failure(chat: OpenAiChat, provider: Standin, reply: Reply, **fields: A
 @pytest.mark.parametrize("stream", [False, True])
 async def test_silence_is_cut_off_when_the_budget_is_used_up(chat: OpenAiChat, provider: Standin, stream: bool) -> None:
     """The connection is closed, so that the provider can stop too."""
-    began = time.monotonic()
-    failed = await failure(chat, provider, hang, budget_s=0.2, stream=stream)
+    failed = await failure(chat, provider, hang, budget_s=0.5, stream=stream)
     assert (failed.verdict.code, failed.cost_usd) == ("timeout", None)
-    assert time.monotonic() - began < 1.0
+    assert failed.message == "no complete answer within 0.5 s"
     await eventually(lambda: provider.aborted == 1)
 
 
@@ -82,17 +80,17 @@ async def test_a_slow_drip_does_not_outlive_the_budget(chat: OpenAiChat, provide
     """Each piece is in time, all together are not."""
     reply = streamed(*(delta(str(i)) for i in range(1000)), pause_s=0.02)
     heard: list[str] = []
-    failed = await failure(chat, provider, reply, budget_s=0.3, heard=heard)
+    failed = await failure(chat, provider, reply, budget_s=4.0, heard=heard)
     assert failed.verdict.code == "timeout"
-    assert 3 < len(heard) < 20
+    assert 3 < len(heard) < 250
 
 
 async def test_a_stream_that_falls_silent_is_given_up(
     chat: OpenAiChat, provider: Standin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before its budget is used up."""
-    monkeypatch.setattr("services.executor.providers.openai_chat.STREAM_SILENCE_S", 0.1)
-    failed = await failure(chat, provider, streamed(delta("a"), then=hang), stream=True)
+    monkeypatch.setattr("services.executor.providers.openai_chat.STREAM_SILENCE_S", 3.5)
+    failed = await failure(chat, provider, streamed(delta("a"), then=hang), stream=True, budget_s=60.0)
     assert (failed.verdict.code, failed.text_sent, failed.cost_usd) == ("silence", True, None)
 
 
@@ -125,7 +123,8 @@ async def test_nobody_there(chat: OpenAiChat, provider: Standin) -> None:
 async def test_no_secure_connection(chat: OpenAiChat, provider: Standin) -> None:
     """A server that does not speak TLS: a person has to act."""
 
-    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)  # what is left unread when it closes could reset the connection before its answer is read
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -153,9 +152,7 @@ async def test_a_redirect_is_not_followed(chat: OpenAiChat, provider: Standin) -
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_huge_bodies_are_not_read(
-    chat: OpenAiChat, provider: Standin, stream: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_huge_bodies_are_not_read(chat: OpenAiChat, provider: Standin, stream: bool) -> None:
     """Announced: nothing is read. Not announced: no more than the bound."""
     failed = await failure(chat, provider, raw(200, b"{", {"content-length": str(1 << 40)}), stream=stream)
     assert failed.verdict.code == "oversized_answer"
@@ -170,7 +167,7 @@ async def test_huge_bodies_are_not_read(
             sent += 100_000
             await writer.drain()
 
-    failed = await failure(chat, provider, endless, stream=stream)
+    failed = await failure(chat, provider, endless, stream=stream, budget_s=60.0)
     assert failed.verdict.code == "oversized_answer"
     assert sent < 2 * wire.MAX_BODY_BYTES
     await eventually(lambda: provider.aborted >= 1)
@@ -193,8 +190,11 @@ async def test_cancelling_aborts_the_request(chat: OpenAiChat, provider: Standin
     await eventually(lambda: provider.aborted == 1)
 
 
-async def test_one_connection_serves_many_answers(chat: OpenAiChat, provider: Standin) -> None:
+async def test_one_connection_serves_many_answers(
+    chat: OpenAiChat, provider: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whole ones, streamed ones and errors, one after the other; no cookie is ever kept."""
+    monkeypatch.setattr("services.executor.providers.openai_chat.READ_OFF_WITHIN_S", 30.0)  # else it is a new one
     provider.then(
         answer(), text_stream("a", "b"), refuse(500), text_stream("c"), raw(200, b"x", {"set-cookie": "a=1"}), answer()
     )

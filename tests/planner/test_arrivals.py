@@ -36,7 +36,7 @@ async def test_runs_do_not_wait_for_each_other() -> None:
 
     waiting = asyncio.create_task(arrivals.taken("a", 1, wait))
     await asyncio.sleep(0)
-    await asyncio.wait_for(arrivals.taken("b", 2, take), 1)
+    await asyncio.wait_for(arrivals.taken("b", 2, take), 30)
     stuck.set()
     await waiting
 
@@ -79,7 +79,7 @@ async def test_nobody_is_forgotten_when_callers_are_cancelled_or_fail(seed: int)
     for number in cancelled:
         await asyncio.sleep(chance.random() * 0.001)
         tasks[number].cancel()
-    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
     wanted = {n for n in range(60) if n % 11 != 5} - cancelled
     assert wanted <= done
     assert not arrivals._waiting
