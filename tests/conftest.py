@@ -66,10 +66,11 @@ async def eventually(fact: Callable[[], bool | Awaitable[bool]], within_s: float
     """Return, in seconds, how long it took until `fact` was true; fail when that takes longer than `within_s`."""
     began = time.monotonic()
     while True:
+        late = time.monotonic() - began > within_s  # looked at before the fact: this process may stand still in between
         seen = fact()
         if await seen if inspect.isawaitable(seen) else seen:
             return time.monotonic() - began
-        if time.monotonic() - began > within_s:
+        if late:
             pytest.fail(f"not true within {within_s} s: {inspect.getsource(fact).strip()}")
         await asyncio.sleep(0.005)
 

@@ -111,16 +111,18 @@ class World:
     def subject(self, command: ExecuteCall) -> str:
         return subjects.call(command.run, command.lane, command.purpose, command.call)
 
-    async def settled(self, command: ExecuteCall, within_s: float = 15.0) -> CallSettled:
+    async def settled(self, command: ExecuteCall, within_s: float = 40.0) -> CallSettled:
         """Wait for the call's end on the log."""
         subject = subjects.events(command.run.tenant, command.run.run_id).settled(command.purpose, command.call)
         until_s = time.monotonic() + within_s
-        while (found := await self.bus.log.read(subject, CallSettled)) is None:
-            assert time.monotonic() < until_s, f"{command.call} was not settled within {within_s} s"
+        while True:
+            late = time.monotonic() > until_s
+            if (found := await self.bus.log.read(subject, CallSettled)) is not None:
+                return found
+            assert not late, f"{command.call} was not settled within {within_s} s"
             await asyncio.sleep(0.02)
-        return found
 
-    async def do(self, command: ExecuteCall, within_s: float = 15.0) -> CallSettled:
+    async def do(self, command: ExecuteCall, within_s: float = 40.0) -> CallSettled:
         return await self.settled(await self.send(command), within_s)
 
     async def attempts(self, command: ExecuteCall) -> list[AttemptStarted]:
