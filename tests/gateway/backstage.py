@@ -199,6 +199,10 @@ class Backstage:
         info = await self.client.jetstream().stream_info("FINISHES", subjects_filter="segue.timer.*")
         return len(info.state.subjects or {})
 
+    async def has_taken(self, commands: int) -> bool:
+        """Whether so many were taken up: one is told of as soon as it is queued, and taken a moment after."""
+        return len(self.taken) == commands
+
     async def keeps(self, timers: int) -> bool:
         """Whether the bus keeps so many deadlines: one that is taken back goes a moment after the answer."""
         return await self.timers() == timers

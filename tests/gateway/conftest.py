@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.bus.jetstream import JetStream
 from shared.bus.server import NatsServer
 from shared.topology import Limits
 from tests.gateway.backstage import Backstage
@@ -14,6 +15,17 @@ from tests.gateway.serving import serving
 
 Client = httpx.AsyncClient
 Stage = Callable[..., AbstractAsyncContextManager[tuple[Client, Backstage]]]
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the bus waited for while the machine stands still for some seconds: an answer that is late is not lost.
+
+    What becomes of a lost one is shown in `test_errors`, which is less patient, and in the bus's own tests.
+    """
+    defaults = JetStream.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timeout_s", 10.0)
 
 
 @pytest.fixture

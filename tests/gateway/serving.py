@@ -17,6 +17,7 @@ from services.gateway.origins import Origins
 from shared.config.operation import WorkflowLimits
 from shared.config.templates import Parameter, Template
 from shared.contracts.workflow import Queue, Task
+from shared.service import KEEP_ALIVE_S
 
 ROLES = ("medium_ai", "thinking_ai", "code_ai")
 
@@ -79,6 +80,7 @@ async def serving(
         lifespan="on",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,  # as it is served: longer than the client keeps a connection
     )
     config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)

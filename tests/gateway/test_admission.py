@@ -31,8 +31,8 @@ from shared.topology import FINISHES, RATES, REQUESTS, Limits
 from tests.conftest import eventually
 from tests.gateway.guarded import bearing, guarded, make
 
-WINDOW_S = 4.0
-"""Instead of a minute."""
+WINDOW_S = 10.0
+"""Instead of a minute; long enough for what is asked in it, wherever the machine stands still for some seconds."""
 
 
 @pytest.fixture
@@ -183,13 +183,14 @@ async def test_a_limit_that_is_raised_counts_at_once(buses: list[Bus]) -> None:
 async def test_callers_are_told_when_to_come_back(own_nats_server: NatsServer) -> None:
     async with guarded(own_nats_server) as (http, backstage):
         key = await make(backstage, requests_per_minute=1)
+        began = time.monotonic()
         answers: list[httpx.Response] = [
             await http.post("/chat", json={"message": "x"}, headers=bearing(key)) for _ in range(2)
         ]
         assert [one.status_code for one in answers] == [200, 429]
         refused = answers[-1]
         assert refused.json()["error"]["code"] == "rate_limited"
-        assert 45 <= int(refused.headers["Retry-After"]) <= 60
+        assert 59 - (time.monotonic() - began) <= int(refused.headers["Retry-After"]) <= 60
         assert len(backstage.taken) == 1
 
 

@@ -173,10 +173,13 @@ async def test_a_full_queue_is_said_at_once(stage: Stage) -> None:
     async with stage(limits=Limits(max_queue_depth=2), takes=False) as (http, backstage):
         waiting = [asyncio.create_task(http.post("/chat", json=QUESTION)) for _ in range(2)]
         await eventually(lambda: queued(backstage, 2))
-        began = time.monotonic()
-        refused = await http.post("/chat", json=QUESTION)
-        assert time.monotonic() - began < 1
-        assert refused.status_code == 503
+        took = list[float]()
+        for _ in range(3):
+            began = time.monotonic()
+            refused = await http.post("/chat", json=QUESTION)
+            took.append(time.monotonic() - began)
+            assert refused.status_code == 503
+        assert min(took) < 1, "but for what the machine itself may stand still"
         assert int(refused.headers["retry-after"]) >= 1
         assert "full" in refused.json()["detail"]
         assert "run_id" not in refused.json()
@@ -255,6 +258,7 @@ async def test_a_run_that_nobody_ends_is_answered_after_its_deadline(
         backstage.script = silence
         answer = await http.post("/chat", json=QUESTION)
         assert answer.status_code == 504
+        await eventually(lambda: backstage.has_taken(1))
         assert answer.json()["run_id"] == backstage.taken[0].run.run_id
         assert "deadline" in answer.json()["detail"]
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -112,11 +112,7 @@ async def test_more_at_once_than_it_takes_is_refused_at_once(stage: Stage, monke
             await say(client, type="chat", id=number, message="slow", events=False)
         refused = (await until(client, "error"))[-1]
         assert (refused["status"], refused["id"]) == (429, 2)
-        await eventually(lambda: taken(backstage, 2))
-
-
-async def taken(backstage: Backstage, count: int) -> bool:
-    return len(backstage.taken) == count
+        await eventually(lambda: backstage.has_taken(2))
 
 
 async def test_what_cannot_be_understood_is_answered_with_what_to_change(stage: Stage) -> None:
@@ -231,11 +227,14 @@ def test_what_is_no_origin_is_named() -> None:
 
 
 async def test_a_silent_socket_is_closed_and_a_busy_one_is_not(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "IDLE_S", 0.3)
     async with stage() as (http, backstage), talking(http) as client:
         backstage.script = silence
         await say(client, type="chat", message="slow", events=False)
         assert (await hear(client))["type"] == "accepted"
+        monkeypatch.setattr(socket, "IDLE_S", 0.3)  # from the next message on
+        await say(client, type="ping")
+        assert (await hear(client))["type"] == "pong"
+        await eventually(lambda: backstage.has_taken(1))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.recv(), 1.0)
         await backstage.end(ended(backstage.taken[0].run, text="well"))
@@ -261,9 +260,16 @@ async def test_a_socket_takes_a_place_and_a_client_that_leaves_frees_it(stage: S
         run = backstage.taken[0].run
         await eventually(lambda: unheard(backstage, run))
         backstage.script = answer
+        await eventually(lambda: has_room(http))
+
+
+async def has_room(http: httpx.AsyncClient) -> bool:
+    """Whether a socket is taken on: then it is answered."""
+    with suppress(InvalidStatus):
         async with talking(http) as client:
             await say(client, type="chat", message="Is there room now?", events=False)
-            assert (await until(client, "answer"))[-1]["type"] == "answer"
+            return (await until(client, "answer"))[-1]["type"] == "answer"
+    return False
 
 
 async def unheard(backstage: Backstage, run: Any) -> bool:

@@ -127,6 +127,7 @@ async def test_a_run_that_nobody_ends_ends_the_stream(stage: Stage, monkeypatch:
         heard = await told(http, QUESTION)
         assert [name for name, _ in heard] == ["accepted", "error", "done"]
         assert heard[1][1]["status"] == 504
+        await eventually(lambda: backstage.has_taken(1))
         assert heard[1][1]["run_id"] == backstage.taken[0].run.run_id
 
 
@@ -153,6 +154,7 @@ async def test_a_silent_stream_shows_that_it_lives(stage: Stage, monkeypatch: py
             following = events(response)
             assert (await anext(following))[0] == "accepted"
             assert await anext(following) == ("", "still there")
+            await eventually(lambda: backstage.has_taken(1))
             await backstage.end(ended(backstage.taken[0].run, text="well"))
             assert [name async for name, _ in following if name] == ["answer", "done"]
 
@@ -164,6 +166,7 @@ async def test_a_caller_who_leaves_frees_the_place_and_the_run_goes_on(stage: St
         async with http.stream("POST", "/chat", json=QUESTION) as response:
             assert (await anext(events(response)))[0] == "accepted"
             assert (await http.post("/chat", json={"message": "Is there room?"})).status_code == 503
+            await eventually(lambda: backstage.has_taken(1))
         run = backstage.taken[0].run
         await eventually(lambda: gone(backstage, run))
         backstage.script = answer

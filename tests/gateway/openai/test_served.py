@@ -14,9 +14,11 @@ from shared.contracts.events import AttemptStarted
 from shared.contracts.ids import Category, Purpose
 from shared.contracts.message import Run
 from shared.topology import Limits
+from tests.conftest import eventually
 from tests.gateway.backstage import Backstage, Command, ended, ending, fault, silence
 from tests.gateway.conftest import Stage
 from tests.gateway.serving import serving
+from tests.gateway.test_chat import queued
 
 CHAT = "/v1/chat/completions"
 HI = {"model": "segue-auto", "messages": [{"role": "user", "content": "Hi"}]}
@@ -173,12 +175,9 @@ async def test_errors_before_any_route_are_in_openais_form_too(stage: Stage) -> 
 
 
 async def test_full_is_429_or_503_with_a_time_to_come_back(stage: Stage) -> None:
-    async with stage(limits=Limits(max_queue_depth_per_tenant=1), takes=False, waiting=1) as (http, _):
+    async with stage(limits=Limits(max_queue_depth_per_tenant=1), takes=False, waiting=1) as (http, backstage):
         first = asyncio.create_task(http.post(CHAT, json=HI))
-        until_s = asyncio.get_running_loop().time() + 10
-        while not (await http.get("/stats")).json()["queued_requests"]:
-            assert asyncio.get_running_loop().time() < until_s
-            await asyncio.sleep(0.02)
+        await eventually(lambda: queued(backstage, 1))
         second = await http.post(CHAT, json=HI)
         assert (second.status_code, second.json()["error"]["code"]) == (503, "overloaded")
         assert second.headers["retry-after"]
@@ -298,12 +297,15 @@ async def test_a_response_that_waits_is_streamed_with_the_numbers_that_it_has_la
 
 async def until(http: httpx.AsyncClient, response_id: str, status: str) -> dict[str, Any]:
     """Return a response once it has a status."""
-    for _ in range(400):
-        body: dict[str, Any] = (await http.get(f"/v1/responses/{response_id}")).json()
-        if body.get("status") == status:
-            return body
-        await asyncio.sleep(0.02)
-    raise AssertionError(body)
+    body = dict[str, Any]()
+
+    async def there() -> bool:
+        nonlocal body
+        body = (await http.get(f"/v1/responses/{response_id}")).json()
+        return bool(body.get("status") == status)
+
+    await eventually(there)
+    return body
 
 
 async def test_a_stream_is_taken_up_at_another_gateway(stage: Stage, own_nats_server: NatsServer) -> None:
