@@ -268,7 +268,7 @@ async def has_room(http: httpx.AsyncClient) -> bool:
     with suppress(InvalidStatus):
         async with talking(http) as client:
             await say(client, type="chat", message="Is there room now?", events=False)
-            return (await until(client, "answer"))[-1]["type"] == "answer"
+            return bool((await until(client, "answer"))[-1]["type"] == "answer")
     return False
 
 
