@@ -104,7 +104,7 @@ class Admission:
         subject = subjects.rate(account.name)
         seq, total = await self._counted(subject, {"Nats-Incr": "1"})
         if known.at_most(total, clock_s) <= most:
-            known.saw(total, time.monotonic())
+            known.saw(total, clock_s, time.monotonic())
             return
         match await self._judged(subject, seq, total, most, now_s - self.window_s):
             case Fits(before):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 WINDOW_S: Final = 60.0
+SETTLES_IN: Final = 1 / 6
+"""Of a window: whoever is refused has taken himself back by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class Known:
     """What a process has seen of an account's count: enough to let most requests begin without a look at the window.
 
     What had been counted a window ago or longer does not lie in it. Two such marks are kept, the younger for when the
-    older one is too old; times are seconds of a clock that never jumps. `lives_s`: how long entries are kept; what was
+    older one is too old. Of what a mark counts nothing may be taken back later, or the window would hold as much more.
+    Times are seconds of a clock that never jumps. `lives_s`: how long entries are kept; what was
     marked before says nothing, as the count may have begun anew.
     """
 
@@ -77,16 +80,29 @@ class Known:
 
     def at_most(self, total: int, now: float) -> int:
         """Return how many requests the window can hold at the most, with the one that was counted as `total`."""
-        if self._older is None or self._older[0] > total or not self.window_s <= now - self._older[1] < self.lives_s:
-            return total
-        return total - self._older[0]
+        base = self._base(total, now)
+        return total if base is None else total - base[0]
 
-    def saw(self, total: int, now: float) -> None:
-        """Remember what was counted by now."""
+    def saw(self, total: int, asked_at: float, now: float) -> None:
+        """Remember what was counted by now, of a request that was asked at a time and began without a look.
+
+        Somebody who was refused may not have taken himself back yet. He found as many in his window as may be: those
+        are here too if what was known is older than his window by as long as that takes, and then nothing would have
+        begun without a look. So what is known is not remembered sooner.
+        """
+        base = self._base(total, asked_at)
+        if base is not None and asked_at - base[1] < self.window_s * (1 + SETTLES_IN):
+            return
         if self._younger is not None and now - self._younger[1] >= self.window_s:
             self._older, self._younger = self._younger, (total, now)
         elif self._younger is None or total < self._younger[0]:
             self._younger = (total, now)
+
+    def _base(self, total: int, now: float) -> tuple[int, float] | None:
+        """Return the mark that says what had been counted before a window; None: everything may lie in it."""
+        if self._older is None or self._older[0] > total or not self.window_s <= now - self._older[1] < self.lives_s:
+            return None
+        return self._older
 
     def began(self, before: int, at: float) -> None:
         """Remember what had been counted when a window began."""

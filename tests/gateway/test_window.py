@@ -30,7 +30,7 @@ class Counter:
     def decide(self, own: Entry, known: Known, now: float) -> Fits | Full:
         """Do with a request that was counted what a gateway does."""
         if known.at_most(own.total, own.at) <= self.most:
-            known.saw(own.total, now)
+            known.saw(own.total, own.at, now)
             self.begun.append(own.at)
             return Fits(0)
         seen = [one for one in self.entries if one.at >= own.at - WINDOW_S]
@@ -101,8 +101,23 @@ def test_most_requests_need_no_look_at_the_window() -> None:
             looked += 1
             known.began(1_000_000 + number - 7, at - WINDOW_S)
         else:
-            known.saw(1_000_000 + number, at)
+            known.saw(1_000_000 + number, at, at)
     assert looked == 0
+
+
+def test_a_refusal_that_takes_a_while_lets_nobody_in_who_is_one_too_many() -> None:
+    """Its gateway stands still between counting and taking back; what others count meanwhile is not taken for good."""
+    counter, known, at = Counter(8), Known(), 1_000.0
+    for number in range(8):
+        assert isinstance(counter.decide(counter.count(at + number / 1e3), known, at + number / 1e3), Fits)
+    refused = counter.count(at + 59.9)
+    assert judge(refused.seq, refused.total, [one for one in counter.entries if one.at >= at - 0.1], 8) == Full(at)
+    for asked_at in (at + 60.2, at + 60.3):
+        assert isinstance(counter.decide(counter.count(asked_at), known, asked_at), Fits)
+    counter.count(at + 62.9, refused.seq)
+    for number in range(10):
+        counter.decide(counter.count(at + 121 + number / 1e3), known, at + 121 + number / 1e3)
+    assert counter.within(at + 122) == 8
 
 
 def test_what_was_seen_long_ago_says_nothing() -> None:
