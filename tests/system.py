@@ -232,6 +232,35 @@ class System:
         entries: list[dict[str, Any]] = body["entries"] if isinstance(body, dict) else body
         return entries
 
+    async def stored_by(self, work: Callable[[], Awaitable[None]]) -> int:
+        """Do some work, and return how many messages all streams have stored meanwhile.
+
+        Those of others besides: canaries, which whoever asks for health has written, are among them.
+        """
+        jetstream = self.client.jetstream()
+
+        async def stored() -> int:
+            return sum(one.state.last_seq for one in await jetstream.streams_info())
+
+        before = await stored()
+        await work()
+        return await stored() - before
+
+    async def idle(self, *streams: str) -> None:
+        """Wait until queues are empty: every command in them is dealt with, and was acked after its effect."""
+        jetstream = self.client.jetstream()
+
+        async def empty() -> bool:
+            return not any([(await jetstream.stream_info(name)).state.messages for name in streams])
+
+        await eventually(empty)
+
+    async def runs_begun(self, tenant: str = "default") -> int:
+        """Return how many runs of a tenant were accepted, as the log has it."""
+        pattern = f"segue.event.{tenant}.*.accepted"
+        info = await self.client.jetstream().stream_info("EVENTS", subjects_filter=pattern)
+        return len(info.state.subjects or {})
+
     async def faults(self, *faults: Mapping[str, Any]) -> None:
         """Script the simulator's faults."""
         answer = await self.http.post(f"{self.simulator.url}/__sim/faults", json=list(faults))
@@ -248,10 +277,13 @@ class System:
 
 
 async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 30.0) -> None:
-    """Wait until a fact is true; fail when it is not within the time."""
+    """Wait until a fact is true; fail when it is not, looked at once more after the time is over."""
     until = time.monotonic() + within_s
-    while not await fact():
-        assert time.monotonic() < until, f"not true within {within_s} s"
+    while True:
+        last = time.monotonic() > until  # before the look: this process may stand still behind it
+        if await fact():
+            return
+        assert not last, f"not true within {within_s} s"
         await asyncio.sleep(0.02)
 
 

@@ -30,8 +30,12 @@ async def test_a_model_that_is_down_is_left_alone_by_all_until_somebody_says_oth
         listed = (await system.http.get(f"{system.gateway.url}/breakers")).json()["breakers"]
         assert [(one["model"], one["state"], one["failures"]) for one in listed] == [(medium, "open", 3)]
         assert "500" in listed[0]["reason"]
-        metrics = [(await system.http.get(f"{one.url}/metrics")).text for one in system.running("executor")]
-        assert all(f'model="{medium}"' in page and "segue_breaker_open" in page for page in metrics)
+
+        async def shown() -> bool:
+            pages = [(await system.http.get(f"{one.url}/metrics")).text for one in system.running("executor")]
+            return all(f'model="{medium}"' in page and "segue_breaker_open" in page for page in pages)
+
+        await eventually(shown)
         await system.http.delete(f"{system.simulator.url}/__sim/faults")
 
         def said(*arguments: str) -> str:

@@ -20,7 +20,7 @@ from shared.contracts.commands import ChatRequest, SubmitRequest
 from shared.contracts.ids import new_run_id
 from shared.contracts.message import Run
 from tests.e2e.test_crashes import WORKFLOW, points
-from tests.receiver import SECRET, Got, Receiver, receiving, verified
+from tests.receiver import SECRET, Got, Receiver, receiving, verified, well
 from tests.system import System, eventually
 
 POINTS = [point for point in points("finisher") if point.startswith("finisher.callback.")]
@@ -39,22 +39,20 @@ async def calling_back(folder: Path, **copies: int) -> AsyncIterator[tuple[Syste
             yield system, receiver
 
 
-async def deliveries(system: System, run_id: str) -> list[dict[str, Any]]:
-    answer = await system.http.get(f"{system.gateway.url}/runs/{run_id}")
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["callback"]["deliveries"]
-    return found
-
-
-async def delivered(system: System, run_id: str, number: int = 1) -> dict[str, Any]:
+async def delivered(system: System, run_id: str, number: int = 1, within_s: float = 30.0) -> dict[str, Any]:
     """Wait until a delivery is over, and return it."""
+    found: list[dict[str, Any]] = []
 
     async def over() -> bool:
-        found = await deliveries(system, run_id)
+        answer = await system.http.get(f"{system.gateway.url}/runs/{run_id}")
+        if answer.status_code == 503:  # the bus is away
+            return False
+        assert answer.status_code == 200, answer.text
+        found[:] = answer.json()["callback"]["deliveries"]
         return len(found) >= number and found[number - 1]["state"] != "waiting"
 
-    await eventually(over)
-    return (await deliveries(system, run_id))[number - 1]
+    await eventually(over, within_s)
+    return found[number - 1]
 
 
 async def test_chats_workflows_and_templates_are_called_back(tmp_path: Path) -> None:
@@ -70,7 +68,8 @@ async def test_chats_workflows_and_templates_are_called_back(tmp_path: Path) -> 
             assert (await delivered(system, one.json()["run_id"]))["state"] == "delivered"
         assert all(verified(got.headers, got.body, SECRET) for got in receiver.got)
         got = {one.data["run_id"]: one.data for one in receiver.got}
-        assert len(got) == len(receiver.got) == 4
+        # One that was not answered in time, as this process stood still, comes again as it was.
+        assert len(got) == len({(one.headers["webhook-id"], one.body) for one in receiver.got}) == 4
         assert got[chat.json()["run_id"]]["response"] == chat.json()["response"]
         assert got[chat.json()["run_id"]]["cost_usd"] == chat.json()["cost_usd"]
         assert set(got[flow.json()["run_id"]]["result"]) >= {"one", "other", "both"}
@@ -81,10 +80,11 @@ async def test_chats_workflows_and_templates_are_called_back(tmp_path: Path) -> 
 async def test_an_answer_can_be_sent_again(tmp_path: Path) -> None:
     """After it was given up, and after it was delivered: the same message under the same id."""
     async with calling_back(tmp_path) as (system, receiver):
-        receiver.answers = lambda got, number: web.Response(status=410 if number == 1 else 204)
+        receiver.answers = lambda got, number: web.Response(status=410)
         asked = {"message": "What is the capital of France?", "callback_url": f"{receiver.url}/hook"}
         run_id = (await system.post("/chat", asked)).json()["run_id"]
         assert (await delivered(system, run_id))["state"] == "given_up"
+        receiver.answers = well
         for number in (2, 3):
             again = await system.post(f"/runs/{run_id}/callback", {})
             assert again.status_code == 202, again.text
@@ -121,7 +121,7 @@ async def test_a_finisher_killed_at_any_point_delivers_all_the_same(tmp_path: Pa
             found = await delivered(system, run_id)
             assert found["state"] == "delivered", (point, found)
             mine = [got for got in receiver.got if got.data["run_id"] == run_id]
-            assert 2 <= len(mine) <= 3, point
+            assert 2 <= len(mine) <= len(found["attempts"]) + 1, point  # what the dead one sent is perhaps not noted
             assert len({(got.headers["webhook-id"], got.body) for got in mine}) == 1
             facts = await system.facts(run_id)
             assert [name for name in facts if name.startswith("callback.")] == ["callback.1"], json.dumps(facts)[:300]
@@ -196,5 +196,5 @@ async def test_a_server_that_is_killed_forgets_no_delivery(tmp_path: Path) -> No
             await asyncio.sleep(0.01)
         system.nats.kill()
         await system.nats.start()
-        for answer in answers:
-            assert (await delivered(system, answer.json()["run_id"]))["state"] == "delivered"
+        for answer in answers:  # a receiver that stood still is one failure more, and then left alone for 30 s
+            assert (await delivered(system, answer.json()["run_id"], within_s=75))["state"] == "delivered"

@@ -107,16 +107,13 @@ async def _all_over(system: System, count: int) -> bool:
     return len(listed["runs"]) == count
 
 
-def _short(document: dict[str, Any]) -> None:
-    document["orchestration"]["defaultTimeoutSeconds"] = 5
-
-
 async def test_a_run_whose_services_are_all_stopped_is_ended_by_its_deadline(tmp_path: Path) -> None:
     """With its first task done and nobody there to go on: it fails honestly, and says what is kept and what to do."""
-    async with System(tmp_path, configure=_short) as system:
+    async with System(tmp_path) as system:
         slow = {"match": {"contains": "two of"}, "times": "forever", "fault": {"kind": "delay", "delay_s": 30}}
         await system.faults(slow)
-        asked = asyncio.create_task(system.post("/workflow", GRAPH, **{"Idempotency-Key": "stopped"}))
+        body = {**GRAPH, "timeout_s": 12}
+        asked = asyncio.create_task(system.post("/workflow", body, **{"Idempotency-Key": "stopped"}))
 
         async def first_is_done() -> bool:
             listed = (await system.http.get(f"{system.gateway.url}/runs")).json()["runs"]
@@ -135,7 +132,7 @@ async def test_a_run_whose_services_are_all_stopped_is_ended_by_its_deadline(tmp
         assert "one" in run["failure"]["kept"]
         assert set(run["failure"]["not_done"]) >= {"two", "both"}
         assert any("retry" in step for step in run["failure"]["next_steps"])
-        never = await system.post("/workflow", GRAPH)
+        never = await system.post("/workflow", {**GRAPH, "timeout_s": 3})
         assert never.status_code == 504, never.text
         for name in ("planner", "executor"):
             system.start(name)

@@ -128,13 +128,16 @@ async def test_tokens_are_heard_as_they_are_written(system: System) -> None:
 async def test_the_text_so_far_can_be_asked_for(system: System) -> None:
     """Who comes late, or missed a piece, asks whoever writes; another tenant is not answered."""
     stall = {"kind": "stall", "after_chunks": 1, "for_s": 3}
-    await system.faults({"match": {"contains": "slow story"}, "times": 2, "fault": stall})
+    await system.faults({"match": {"contains": "slow story"}, "times": "forever", "fault": stall})
     async with outside(system) as client, outside(system, RIVAL) as rival:
-        run_id = (await ask(client, "segue.chat", {"message": "Tell me a slow story."}))["run_id"]
+        run_id = ""
         found: dict[str, Any] = {}
 
         async def written() -> bool:
-            nonlocal found
+            nonlocal found, run_id
+            if not run_id or (await ask(client, f"segue.read.{run_id}")).get("answer"):
+                # It is asked again when it was over before anybody here came to look at it.
+                run_id = (await ask(client, "segue.chat", {"message": "Tell me a slow story."}))["run_id"]
             subject = f"segue.sofar.{run_id}.answer"
             with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
                 found = json.loads((await client.request(subject, b'{"v": 1}', timeout=0.2)).data)
@@ -146,6 +149,7 @@ async def test_the_text_so_far_can_be_asked_for(system: System) -> None:
         assert (found["call"], found["offset"]) == ("answer", 0)
         Described().check("TextSoFar", found)
         assert (await ended(client, run_id))["response"].startswith(found["text"])
+    await system.http.delete(f"{system.simulator.url}/__sim/faults")
 
 
 async def test_runs_are_steered(system: System) -> None:
@@ -244,11 +248,7 @@ async def test_a_request_that_waits_can_be_read(system: System) -> None:
         await system.ready(system.start("categorizer"))
         for begun in waits:
             assert (await ended(client, begun["run_id"]))["outcome"] == "completed"
-
-        async def all_taken() -> bool:
-            return (await system.client.jetstream().stream_info("REQUESTS")).state.messages == 0
-
-        await eventually(all_taken)
+        await system.idle("REQUESTS")
         assert set(await system.facts(gone["run_id"], ACME.tenant)) == {"accepted", "ended"}
         assert (await ask(client, f"segue.read.{gone['run_id']}"))["state"] == "cancelled"
 
@@ -303,6 +303,7 @@ TARGETS = [
 
 async def test_a_publisher_cannot_have_answers_land_in_streams(system: System) -> None:
     """An answer, or an acknowledgement, goes to the reply subject in the asker's own account and nowhere else."""
+    await system.idle("REQUESTS", "WORKFLOWS", "CALLS", "FINISHES")  # whatever was asked before is through
     async with outside(system) as client:
         before = await everything(system)
         own = await client.subscribe(">")
@@ -371,7 +372,11 @@ async def test_a_service_may_say_what_its_work_needs_and_no_more(system: System,
 
     await eventually(refused)
     await client.close()
-    assert "iolation" in (system.folder / "nats" / "nats-server.log").read_text()
+
+    async def noted() -> bool:
+        return "iolation" in (system.folder / "nats" / "nats-server.log").read_text()
+
+    await eventually(noted)
 
 
 async def test_an_answer_goes_to_its_callback_too(system: System) -> None:
@@ -380,7 +385,7 @@ async def test_an_answer_goes_to_its_callback_too(system: System) -> None:
         run_id = (await ask(client, "segue.chat", asked))["run_id"]
 
         async def got() -> bool:
-            return [one.data["run_id"] for one in receiver.got] == [run_id]
+            return {one.data["run_id"] for one in receiver.got} == {run_id}
 
         await eventually(got)
 
@@ -446,13 +451,15 @@ async def test_what_is_said_and_heard_is_what_the_document_says(system: System) 
         described.check("PieceRead", piece)
         described.check("Refused", await ask(client, "segue.chat", {}))
         described.check("Refused", await ask(client, "segue.read.nothing", {}))
-        kinds = set()
+        happens = {"RunAccepted", "RunCategorized", "RunPlanned", "AttemptStarted", "CallSettled", "RunEnded"}
+
+        async def all_of_it() -> bool:
+            kinds = {described.kind_on(subject) for subject, _ in heard}
+            return kinds >= happens | {"TextDelta", "ApprovalAsked", "ApprovalDecided"}
+
+        await eventually(all_of_it)
         for subject, body in heard:
-            kind = described.kind_on(subject)
-            described.check(kind, body)
-            kinds.add(kind)
-        assert kinds >= {"RunAccepted", "RunCategorized", "RunPlanned", "AttemptStarted", "CallSettled", "RunEnded"}
-        assert kinds >= {"TextDelta", "ApprovalAsked", "ApprovalDecided"}
+            described.check(described.kind_on(subject), body)
 
 
 async def test_a_long_answer_is_read_in_pieces(system: System) -> None:

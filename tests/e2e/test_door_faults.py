@@ -29,9 +29,11 @@ async def outside(system: System) -> Client:
     )
 
 
-async def once(client: Client, subject: str, body: object, message_id: str | None = None) -> dict[str, Any]:
+async def once(
+    client: Client, subject: str, body: object, message_id: str | None = None, *, within_s: float = 20
+) -> dict[str, Any]:
     headers = {"Nats-Msg-Id": message_id} if message_id else None
-    answer = await client.request(subject, json.dumps(body).encode(), timeout=2, headers=headers)
+    answer = await client.request(subject, json.dumps(body).encode(), timeout=within_s, headers=headers)
     found: dict[str, Any] = json.loads(answer.data)
     return found
 
@@ -40,7 +42,7 @@ async def insist(client: Client, subject: str, body: object, message_id: str | N
     """Ask as an outside system should: the same question again until there is an answer that decides something."""
     while True:
         try:
-            found = await once(client, subject, body, message_id)
+            found = await once(client, subject, body, message_id, within_s=2)
         except (nats.errors.Error, OSError):
             await asyncio.sleep(0.1)
             continue

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,14 @@ async def test_every_real_request_is_answered_once(
         assert len(counts) == turns
         assert set(counts.values()) == {1}
         ledger = await system.ledger()
-        assert cost == pytest.approx(sum(entry["cost_usd"] for entry in ledger), abs=1e-9)
+        asked: dict[str, float] = defaultdict(float)
+        for entry in ledger:
+            asked[entry["run"]] += entry["cost_usd"]
+        assert asked.keys() == {answer["run_id"] for answer in answers}
+        for answer in answers:
+            # An executor that stood still left an attempt behind whose cost is found out later.
+            if answer["cost_known"]:
+                assert answer["cost_usd"] == pytest.approx(asked[answer["run_id"]], abs=1e-9)
         for answer in (one for one in answers if one["turn"] == 1):
             shown = await system.http.get(f"{system.gateway.url}/session/{answer['session_id']}")
             assert [message["role"] for message in shown.json()["messages"]] == ["user", "assistant"] * 2

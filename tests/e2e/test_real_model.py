@@ -151,9 +151,10 @@ async def test_a_cancelled_run_stops_the_model(system: System, model: str) -> No
     assert await _busy(model) == 1
     answer = await system.post(f"/runs/{run_id}/cancel", {"reason": "enough"})
     assert answer.status_code in (200, 202), answer.text
-    await eventually(lambda: _idle(model), within_s=10)
+    await eventually(lambda: _idle(model), within_s=20)
     await asked
     assert (await system.http.get(f"{system.gateway.url}/runs/{run_id}")).json()["state"] == "cancelled"
+    await system.client.flush()  # what had been sent has come
     pieces = len(heard)
     assert sum(len(one["text"]) for one in heard) < 4 * 1_000, "it had not said everything"
     await asyncio.sleep(0.3)  # in which a model that goes on would say dozens of words

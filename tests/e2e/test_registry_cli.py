@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from tests.system import System
+from tests.system import System, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -83,7 +83,13 @@ async def test_a_plan_from_the_command_line(system: System, tmp_path: Path) -> N
 
 async def test_runs_and_sums_are_listed(system: System) -> None:
     await system.chat("Where do kites come from?")
-    listed = await said(system, "runs", "ls", "--find", "kites come", "--since", "1h")
+    find = ("runs", "ls", "--find", "kites come", "--since", "1h")
+
+    async def there() -> bool:
+        return "completed" in (await said(system, *find)).output
+
+    await eventually(there)
+    listed = await said(system, *find)
     assert listed.exit_code == 0, listed.output
     (line,) = listed.output.splitlines()
     run_id, state, *_, title = line.split("\t")
@@ -94,5 +100,9 @@ async def test_runs_and_sums_are_listed(system: System) -> None:
     assert (await said(system, "runs", "ls", "--since", "yesterday")).exit_code == 2
     summed = await said(system, "usage", "--by", "role", "--since", "7d")
     assert (summed.exit_code, "total" in summed.output) == (0, True), summed.output
-    whole = json.loads((await said(system, "usage", "--json")).output)
-    assert whole["total"]["calls"] == len(await system.ledger())
+
+    async def all_counted() -> bool:
+        whole = json.loads((await said(system, "usage", "--json")).output)
+        return bool(whole["total"]["calls"] == len(await system.ledger()))
+
+    await eventually(all_counted)

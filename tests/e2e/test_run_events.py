@@ -64,8 +64,14 @@ async def truth(system: System, run_id: str) -> list[str]:
 async def test_a_run_is_followed_from_its_beginning_to_its_end(tmp_path: Path) -> None:
     """Live, and again when it is over: the same facts with the same ids; pieces of answers besides."""
     async with System(tmp_path, profile="fast") as system:
-        run_id, asked = await begun(system, flow(4), "followed")
-        seen = [one async for one in follow(system, run_id, tokens=True)]
+        body = flow(4)
+        body["workflow"][0]["tasks"][0]["approve"] = "May I?"
+        run_id, asked = await begun(system, body, "followed")
+        seen = []
+        async for one in follow(system, run_id, tokens=True):
+            seen.append(one)
+            if one["event"] == "asked":  # nothing is written before somebody reads
+                assert (await system.post(f"/runs/{run_id}/approve", {})).status_code == 200
         assert (await asked).status_code == 200
         facts = [one for one in seen if one["seq"]]
         assert [one["data"]["fact"] for one in facts] == await truth(system, run_id)

@@ -102,7 +102,7 @@ async def test_an_approval_is_seen_and_given(system: System) -> None:
 
 
 async def test_paused_resumed_cancelled(system: System) -> None:
-    fault = {"kind": "delay", "delay_s": 6}
+    fault = {"kind": "delay", "delay_s": 60}  # it is dropped when the run is cancelled
     await system.faults({"match": {"contains": "slow one"}, "times": 1, "fault": fault})
     body = workflow({"prompt": "slow one", "output_variable": "a"}, {"prompt": "{a}", "approve": True})
     run_id, asked = await begun(system, body, "pausing")
