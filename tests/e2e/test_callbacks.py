@@ -95,6 +95,7 @@ async def test_an_answer_can_be_sent_again(tmp_path: Path) -> None:
         assert (refused.status_code, "no callback" in refused.text) == (409, True)
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["chat", "workflow"])
 async def test_a_finisher_killed_at_any_point_delivers_all_the_same(tmp_path: Path, kind: str) -> None:
     """For each named point the only finisher dies there: at least one POST that was taken, one fact, nothing left."""
@@ -184,6 +185,7 @@ async def test_requests_straight_from_the_bus_are_called_back_too(tmp_path: Path
         assert "169.254.169.254" in refused["reason"]
 
 
+@pytest.mark.timeout(240)
 async def test_a_server_that_is_killed_forgets_no_delivery(tmp_path: Path) -> None:
     """What waits for its next attempt is on the server's disk: it goes on when the server is back."""
     async with calling_back(tmp_path) as (system, receiver):

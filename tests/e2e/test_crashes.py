@@ -102,6 +102,7 @@ KINDS = {
 }
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_kill_at_any_point_leaves_one_answer(service: str, tmp_path: Path) -> None:
     """For each named point: the only copy dies there, a fresh one goes on, the caller gets one answer."""

@@ -202,7 +202,7 @@ def _requests() -> Iterator[int]:
         yield number
 
 
-@pytest.mark.timeout(120 + CALLS // 5)
+@pytest.mark.timeout(240 + CALLS // 5)
 async def test_every_cent_is_accounted_for(tmp_path: Path) -> None:
     """Faults of all kinds, executors killed at work, calls cancelled, cached, cut: call by call both accounts agree.
 
