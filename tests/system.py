@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import contextlib
 import json
 import os
 import signal
@@ -67,6 +66,8 @@ class Process:
     port: int
     pid: int
     log: Path
+    _ended: bool = False
+    """Seen by somebody here: from then on its id may be another process's, who is to get none of its signals."""
 
     @property
     def url(self) -> str:
@@ -74,21 +75,23 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        self._signal(0)
+        return not self._ended
 
     def kill(self) -> None:
         """Kill it, and return when it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        self.gone(5)
+        self._signal(signal.SIGKILL)
+        self.gone(20)
 
     def terminate(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        if not self._ended:
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                self._ended = True
 
     def gone(self, within_s: float) -> bool:
         """Wait until it has ended; whether it did."""
