@@ -41,6 +41,8 @@ class LiveModels:
     _providers: dict[str, ProviderEntry] = field(default_factory=dict)
     _left_out: set[str] = field(default_factory=set)
     """Keys of entries that cannot be read."""
+    _replaced: set[str] = field(default_factory=set)
+    """Keys that were taken in since the look that goes on began, which may have read what was there before."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _following: asyncio.Task[None] | None = None
     _now: Configuration | None = None
@@ -94,6 +96,7 @@ class LiveModels:
 
     async def _look(self) -> bool:
         """Read the registry again; whether anything is new."""
+        self._replaced.clear()
         unreadable: dict[str, Unreadable] = {}
         models = await self.bus.registry.every(MODELS, ModelEntry, unreadable=unreadable.__setitem__)
         providers = await self.bus.registry.every(PROVIDERS, ProviderEntry, unreadable=unreadable.__setitem__)
@@ -101,9 +104,10 @@ class LiveModels:
         news += [_newer(self._providers, key.partition(".")[2], entry, stored=True) for key, entry in providers.items()]
         news.append(await self._freed(self._models, MODELS, models.keys() | unreadable.keys()))
         news.append(await self._freed(self._providers, PROVIDERS, providers.keys() | unreadable.keys()))
-        for key in unreadable.keys() - self._left_out:
+        left_out = unreadable.keys() - self._replaced
+        for key in left_out - self._left_out:
             log.error("registry.entry_left_out", extra={"key": key, "error": str(unreadable[key])})
-        self._left_out = set(unreadable)
+        self._left_out = left_out
         return any(news)
 
     async def _freed(self, there: dict[str, E], what: str, keys: Set[str]) -> bool:
@@ -121,11 +125,13 @@ class LiveModels:
     def take(self, entry: ModelEntry | ProviderEntry) -> None:
         """Take in an entry that this process has just written."""
         if isinstance(entry, ModelEntry):
-            self._left_out.discard(f"{MODELS}.{entry.role}")
+            key = f"{MODELS}.{entry.role}"
             news = _newer(self._models, entry.role, entry)
         else:
-            self._left_out.discard(f"{PROVIDERS}.{entry.name}")
+            key = f"{PROVIDERS}.{entry.name}"
             news = _newer(self._providers, entry.name, entry)
+        self._left_out.discard(key)
+        self._replaced.add(key)
         if news:
             self._tell()
 

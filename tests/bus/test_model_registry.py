@@ -1,10 +1,12 @@
 """Roles and providers in the registry: what nobody can read is written over, deleted names make room."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
 
+from shared.bus.buckets import Bucket
 from shared.config.loading import load
 from shared.contracts.registry import ModelEntry
 from shared.registry import models
@@ -50,6 +52,29 @@ async def test_what_cannot_be_read_counts_as_nothing_and_is_written_over(ground:
     await eventually(known)
     assert (await book.write_model(role, GONE, expected=written.version, by="test")).version == written.version + 1
     await live.stop()
+
+
+async def test_a_look_that_began_before_a_write_does_not_leave_the_new_entry_out(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read what could not be read, and goes on after the write: that stands nowhere any more."""
+    bus, role = ground.buses[0], f"{ground.tenant}_ai"
+    live = await following(ground)
+    await live.stop()
+    await bus.jetstream.publish(f"$KV.{REGISTRY}.{MODELS}.{role}", b'{"role": 7}')
+    every = Bucket.every
+
+    async def overtaken(bucket: Bucket, prefix: str, kind: Any, **more: Any) -> Any:
+        found = await every(bucket, prefix, kind, **more)
+        if prefix == MODELS:
+            book = ModelBook(bus.registry)
+            live.take(await book.write_model(role, {"document": DOCUMENT}, expected=None, by="test"))
+        return found
+
+    monkeypatch.setattr(Bucket, "every", overtaken)
+    await live._look()
+    assert not live.leaves_out(MODELS, role)
+    assert _plays(live, role, "maker/model")
 
 
 async def test_deleted_names_make_room_for_new_ones(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
