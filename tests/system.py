@@ -279,7 +279,7 @@ class System:
         return {fact_of(one.subject): json.loads(await bus.payloads.unpack(one.data, one.headers)) for one in stored}
 
 
-async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 30.0) -> None:
+async def eventually(fact: Callable[[], Awaitable[object]], within_s: float = 60.0) -> None:
     """Wait until a fact is true; fail when it is not, looked at once more after the time is over."""
     until = time.monotonic() + within_s
     while True:

@@ -39,7 +39,7 @@ async def calling_back(folder: Path, **copies: int) -> AsyncIterator[tuple[Syste
             yield system, receiver
 
 
-async def delivered(system: System, run_id: str, number: int = 1, within_s: float = 30.0) -> dict[str, Any]:
+async def delivered(system: System, run_id: str, number: int = 1, within_s: float = 60.0) -> dict[str, Any]:
     """Wait until a delivery is over, and return it."""
     found: list[dict[str, Any]] = []
 
