@@ -96,7 +96,7 @@ class _Line:
 
     takers: dict[Ear, Callable[[Msg], None]] = field(default_factory=dict)
     subscription: Subscription | None = None
-    open: asyncio.Event = field(default_factory=asyncio.Event)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def heard(self, msg: Msg) -> None:
         for take in list(self.takers.values()):
@@ -154,15 +154,12 @@ class Switchboard:
 
     async def _join(self, subject: str, ear: Ear, take: Callable[[Msg], None]) -> None:
         line = self._lines.get(subject)
-        if line is not None:
-            line.takers[ear] = take
-            await line.open.wait()
-            return
-        line = self._lines[subject] = _Line({ear: take})
-        try:
-            line.subscription = await self._client.subscribe(subject, future=Reader(line.heard))
-        finally:
-            line.open.set()
+        if line is None:
+            line = self._lines[subject] = _Line()
+        line.takers[ear] = take
+        async with line.opening:
+            if line.subscription is None:  # or whoever began to open it went before it was open
+                line.subscription = await self._client.subscribe(subject, future=Reader(line.heard))
 
     async def _leave(self, subject: str, ear: Ear) -> None:
         line = self._lines.get(subject)

@@ -1,8 +1,11 @@
 """Listening: everything is heard by everyone, from one subscription; who is too slow is told that something is lost."""
 
 import asyncio
+from typing import Any
 
+import pytest
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NothingCame
 
@@ -104,6 +107,34 @@ async def test_many_listeners_share_a_subscription(ground: Ground) -> None:
         await bus.client.publish(token_of(run, f"c{n}"), b"")
     for heard in await asyncio.gather(*listeners):
         assert heard == [token_of(run, f"c{n}") for n in range(3)]
+    assert bus.hearing.listening == (0, 0)
+
+
+async def test_whoever_goes_while_a_subject_is_opened_leaves_it_to_the_others(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two come at once; the one that subscribes for both is cancelled before that is done."""
+    run, bus = ground.run(), ground.buses[0]
+    subject, begun, subscribe = token_of(run, "c"), asyncio.Event(), bus.client.subscribe
+
+    async def held(asked: str, **options: Any) -> Subscription:
+        if asked == subject and not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return await subscribe(asked, **options)
+
+    async def listens() -> None:
+        async with bus.hearing.listen(subject):
+            pass
+
+    monkeypatch.setattr(bus.client, "subscribe", held)
+    first = asyncio.create_task(listens())
+    await begun.wait()
+    asyncio.get_running_loop().call_soon(first.cancel)
+    async with asyncio.timeout(30), bus.hearing.listen(subject) as ear:
+        await bus.client.publish(subject, b"tok")
+        assert await hear(ear, 1) == [subject]
+    assert first.cancelled()
     assert bus.hearing.listening == (0, 0)
 
 
