@@ -201,6 +201,30 @@ async def test_another_tenants_things_are_as_if_they_were_not(own_nats_server: N
         assert MARK not in mine.text, "the same name is another conversation"
 
 
+async def test_responses_of_another_tenant_cannot_be_gone_on_from(own_nats_server: NatsServer) -> None:
+    """Whole, or by their items: the same as for those that nobody has. Their owner can."""
+    async with guarded(own_nats_server) as (http, backstage):
+        owner, other = bearing(await make(backstage, "owner")), bearing(await make(backstage, "other"))
+        asked = {"model": "segue-auto", "input": MARK}
+        there = (await http.post("/v1/responses", json=asked, headers=owner)).json()
+        run_id, nobodys = there["id"].removeprefix("resp_"), new_run_id()
+        refers: list[dict[str, Any]] = [
+            {"input": "Hi", "previous_response_id": there["id"]},
+            {"input": [{"type": "item_reference", "id": there["output"][-1]["id"]}]},
+            {"input": [{"type": "item_reference", "id": f"msg_{run_id}.in0"}]},
+        ]
+        for one in refers:
+            body = {"model": "segue-auto", **one}
+            theirs = await http.post("/v1/responses", json=body, headers=other)
+            none = await http.post(
+                "/v1/responses", json=json.loads(json.dumps(body).replace(run_id, nobodys)), headers=other
+            )
+            assert theirs.status_code == none.status_code == 404
+            assert theirs.text.replace(run_id, nobodys) == none.text
+            mine = await http.post("/v1/responses", json=body, headers=owner)
+            assert mine.status_code == 200, mine.text
+
+
 async def test_a_websocket_knows_no_run_of_another_tenant(own_nats_server: NatsServer) -> None:
     """Followed, cancelled or decided about: the same answer as for a run that nobody has."""
     async with guarded(own_nats_server) as (http, backstage):
