@@ -26,7 +26,7 @@ from shared.contracts.events import RunAccepted, RunCategorized
 from shared.contracts.ids import Category, Priority, new_run_id
 from shared.contracts.message import Run
 from shared.subjects import Facts, events
-from shared.topology import EVENTS, Limits
+from shared.topology import EVENTS, Feed, Limits
 
 _tenants = count(1)
 ANSWERED_WITHIN_S = 6.0
@@ -191,3 +191,19 @@ async def _made(servers: Sequence[NatsServer], *, mortal: bool = False) -> Async
     await ground.bus()
     yield ground
     await ground.close()
+
+
+async def taken(ground: Ground, feed: Feed, within_s: float = 30) -> Msg:
+    """Take the next message of a service's consumer, by hand, and leave it un-acked."""
+    subscription = await ground.js().pull_subscribe_bind(feed.durable, stream=feed.stream)
+    (msg,) = await fetched(subscription, within_s=within_s)
+    await subscription.unsubscribe()
+    return msg
+
+
+async def done_with(ground: Ground, feed: Feed) -> None:
+    await (await taken(ground, feed)).ack_sync(timeout=30)
+
+
+def due(in_s: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=in_s)

@@ -1,65 +1,30 @@
-"""The log keeps each fact once, whoever writes it and whatever is lost on the way; commands are queued once."""
+"""The log keeps each fact once, whoever writes it and whatever is lost on the way."""
 
 import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import nats
 import pytest
 import uvloop
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from shared import subjects
-from shared.bus.connection import Bus, open_bus
-from shared.bus.errors import NotProvisioned, QueueFull, Unavailable
+from shared.bus.connection import open_bus
+from shared.bus.errors import NotProvisioned, Unavailable
 from shared.bus.jetstream import JetStream
 from shared.bus.log import FactVanished
 from shared.bus.provisioner import provision
 from shared.bus.server import NatsServer
-from shared.contracts.commands import DeadlinePassed, ExecuteCall, FinishRun, SubmitRequest
 from shared.contracts.events import AttemptStarted, CallSettled, RunAccepted, RunCategorized
-from shared.contracts.ids import Lane, Priority, Purpose
-from shared.contracts.message import ChatMessage, Run, Unreadable
-from shared.moments import rfc3339
-from shared.topology import EVENTS, EXECUTOR, FINISHER, FINISHER_DEADLINES, FINISHES, REQUESTS, Feed, Limits
-from tests.bus.ground import Ground, accepted, categorized, facts_of, fetched, request
+from shared.contracts.ids import Purpose
+from shared.contracts.message import Run, Unreadable
+from shared.topology import EVENTS, FINISHES, Limits
+from tests.bus.ground import Ground, accepted, categorized, facts_of
+from tests.bus.losing import losing
 from tests.conftest import eventually
-
-
-class Loses:
-    """Stands in for `JetStream.request` and loses the answers, or the questions, of its first calls."""
-
-    def __init__(self, jetstream: JetStream, *, answers: int = 0, questions: int = 0) -> None:
-        self._request = jetstream.request
-        self.answers, self.questions = answers, questions
-
-    async def __call__(
-        self,
-        subject: str,
-        data: bytes = b"",
-        *,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-    ) -> Msg:
-        if self.questions:
-            self.questions -= 1
-            raise TimeoutError
-        answer = await self._request(subject, data, headers=headers, timeout_s=timeout_s)
-        if self.answers:
-            self.answers -= 1
-            raise TimeoutError
-        return answer
-
-
-def losing(monkeypatch: pytest.MonkeyPatch, bus: Bus, *, answers: int = 0, questions: int = 0) -> Loses:
-    loses = Loses(bus.jetstream, answers=answers, questions=questions)
-    monkeypatch.setattr(bus.jetstream, "request", loses)
-    return loses
-
 
 # Facts
 
@@ -330,249 +295,6 @@ async def test_a_server_without_our_streams_says_how_to_get_them(own_nats_server
     with pytest.raises(NotProvisioned, match=r"python -m shared\.provision"):
         await jetstream.last(EVENTS, "segue.event.t.r.accepted")
     await client.close()
-
-
-# Commands
-
-
-def finish(run: Run) -> FinishRun:
-    return FinishRun(run=run, outcome="workflow")
-
-
-async def taken(ground: Ground, feed: Feed, within_s: float = 30) -> Msg:
-    """Take the next message of a service's consumer, by hand, and leave it un-acked."""
-    subscription = await ground.js().pull_subscribe_bind(feed.durable, stream=feed.stream)
-    (msg,) = await fetched(subscription, within_s=within_s)
-    await subscription.unsubscribe()
-    return msg
-
-
-async def done_with(ground: Ground, feed: Feed) -> None:
-    await (await taken(ground, feed)).ack_sync(timeout=30)
-
-
-async def test_a_copy_of_a_command_is_refused_until_the_first_is_dealt_with(ground: Ground) -> None:
-    run, (bus,) = ground.run(), ground.buses
-    subject = subjects.finish(run)
-    assert await bus.log.send(subject, finish(run))
-    assert not await bus.log.send(subject, finish(run))  # queued
-    msg = await taken(ground, FINISHER[0])
-    assert msg.data == finish(run).encode()
-    assert not await bus.log.send(subject, finish(run))  # being worked on
-    await msg.ack_sync(timeout=30)
-    async with asyncio.timeout(30):  # a cluster answers the ack before it has removed the message
-        while not await bus.log.send(subject, finish(run)):
-            await asyncio.sleep(0.02)
-    await done_with(ground, FINISHER[0])
-
-
-async def test_twenty_senders_of_a_command_queue_it_once(ground: Ground) -> None:
-    run, buses = ground.run(), [*ground.buses, await ground.bus()]
-    taken = await asyncio.gather(*(buses[n % 2].log.send(subjects.finish(run), finish(run)) for n in range(20)))
-    assert taken.count(True) == 1
-    assert await ground.stored(FINISHES, subjects.finish(run)) == 1
-    await done_with(ground, FINISHER[0])
-
-
-async def test_a_command_whose_answer_is_lost_is_queued_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, (bus,) = ground.run(), ground.buses
-    losing(monkeypatch, bus, answers=2)
-    await bus.log.send(subjects.finish(run), finish(run))
-    assert await ground.stored(FINISHES, subjects.finish(run)) == 1
-    await done_with(ground, FINISHER[0])
-
-
-# Timers
-
-
-def due(in_s: float) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=in_s)
-
-
-async def fired(ground: Ground) -> tuple[DeadlinePassed, float]:
-    """Take the next deadline that fires, and return it with the time."""
-    msg = await taken(ground, FINISHER_DEADLINES)
-    at = time.time()
-    await msg.ack_sync(timeout=30)
-    return DeadlinePassed.decode(msg.data), at
-
-
-async def test_a_timer_that_stands_is_not_set_again(ground: Ground) -> None:
-    (bus,) = ground.buses
-    run = ground.run()
-    timer, deadline, command = subjects.timer(run.run_id), subjects.deadline(run.run_id), DeadlinePassed(run=run)
-    assert await bus.log.send_at(timer, deadline, command, due(300))
-    assert not await bus.log.send_at(timer, deadline, command, due(300))
-    assert await ground.stored(FINISHES, timer) == 1
-    await bus.log.take_timer_back(run.run_id)
-
-
-async def test_a_timer_fires_once_and_in_time(ground: Ground) -> None:
-    (bus,) = ground.buses
-    late_ms = []
-    for _ in range(5):
-        run, at = ground.run(), due(0.2)
-        timer, deadline, command = subjects.timer(run.run_id), subjects.deadline(run.run_id), DeadlinePassed(run=run)
-        assert await bus.log.send_at(timer, deadline, command, at)
-        passed, at_s = await fired(ground)
-        late_ms.append((at_s - at.timestamp()) * 1000)
-        assert passed == command
-        assert await ground.stored(FINISHES, timer) == 0
-    print(f"timers late by {', '.join(f'{late:.1f}' for late in late_ms)} ms on {ground.replicas} server(s)")
-    assert min(late_ms) > -5  # server and test share a clock
-    assert statistics.median(late_ms) < 2_000  # of some the machine may have stood still
-
-
-async def test_a_timer_that_is_taken_back_does_not_fire(ground: Ground) -> None:
-    (bus,) = ground.buses
-    run, later = ground.run(lasts_s=4.0), ground.run(lasts_s=4.3)
-    await bus.log.set_timer(run)
-    await bus.log.set_timer(run)
-    await bus.log.take_timer_back(run.run_id)
-    await bus.log.take_timer_back(run.run_id)
-    await bus.log.set_timer(later)
-    passed, _ = await fired(ground)
-    assert passed.run == later  # the first was due before
-    assert await ground.stored(FINISHES, subjects.deadline(run.run_id)) == 0
-
-
-async def test_a_renewed_timer_is_not_taken_back_by_who_set_the_one_before(ground: Ground) -> None:
-    """It stands in the place of that one, fires once, at its own time, and says its own run."""
-    (bus,) = ground.buses
-    first, second = ground.run(lasts_s=4.0), ground.run(lasts_s=4.3)
-    second = second.model_copy(update={"run_id": first.run_id})
-    own = await bus.log.set_timer(first, "planner")
-    assert own is not None
-    assert await bus.log.set_timer(second) is None
-    assert await bus.log.timer(first.run_id) == (DeadlinePassed(run=first, by="planner"), own)
-    await bus.log.renew_timer(second, "planner")
-    await bus.log.take_timer_back(first.run_id, own=own)
-    there = await bus.log.timer(first.run_id)
-    assert there is not None
-    assert (there[0], there[1] > own) == (DeadlinePassed(run=second, by="planner"), True)
-    passed, at_s = await fired(ground)
-    assert passed.run == second
-    assert at_s > second.deadline_at.timestamp() - 0.01
-    assert await ground.stored(FINISHES, subjects.timer(first.run_id)) == 0
-    assert await ground.stored(FINISHES, subjects.deadline(first.run_id)) == 0
-
-
-async def test_own_timer_is_taken_back(ground: Ground) -> None:
-    (bus,) = ground.buses
-    run = ground.run()
-    own = await bus.log.set_timer(run)
-    assert own is not None
-    await bus.log.take_timer_back(run.run_id, own=own)
-    assert await bus.log.timer(run.run_id) is None
-    await bus.log.renew_timer(run)  # as good as a new one where there is none
-    assert await bus.log.timer(run.run_id) is not None
-    await bus.log.take_timer_back(run.run_id)
-
-
-async def test_an_accepted_run_keeps_its_own_time(ground: Ground) -> None:
-    """Whatever others that bore the same run have set before."""
-    (bus,) = ground.buses
-    mine, other = ground.run(lasts_s=60), ground.run(lasts_s=90)
-    other = other.model_copy(update={"run_id": mine.run_id})
-    await bus.log.set_timer(other, "categorizer")
-    await bus.log.keep_timer(mine)
-    there = await bus.log.timer(mine.run_id)
-    assert there is not None
-    assert there[0].run == mine
-    await bus.log.keep_timer(mine)
-    assert await bus.log.timer(mine.run_id) == there, "what is right stays as it is"
-    await bus.log.take_timer_back(mine.run_id)
-
-
-async def test_a_timer_of_the_past_fires_at_once(ground: Ground) -> None:
-    run = ground.run(lasts_s=-60)
-    await ground.buses[0].log.set_timer(run)
-    passed, _ = await fired(ground)
-    assert passed.run == run
-
-
-async def test_a_large_command_that_waits_arrives_whole(ground: Ground) -> None:
-    """A call put back to wait carries its context by reference through the schedule."""
-    run, bus = ground.run(), await ground.bus()
-    command = ExecuteCall(
-        run=run,
-        call="answer",
-        purpose=Purpose.ANSWER,
-        lane=Lane.VIDEO,
-        role="r",
-        messages=(ChatMessage(role="user", content="x" * 3_600_000),),
-    )
-    target = subjects.call(run, Lane.VIDEO, Purpose.ANSWER, "answer")
-    await ground.buses[0].log.send_at(subjects.wait(run, Purpose.ANSWER, "answer"), target, command, due(0.1))
-    msg = await taken(ground, EXECUTOR[Lane.VIDEO][0])
-    assert ExecuteCall.decode(await bus.payloads.unpack(msg.data, msg.headers)) == command
-    assert not await bus.log.send(target, command)  # it is queued now
-    await msg.ack_sync(timeout=30)
-
-
-@pytest.mark.parametrize(
-    ("at", "said"),
-    [
-        (datetime(2026, 11, 1, 12, 0, 0, 5, tzinfo=UTC), "2026-11-01T12:00:00.000005Z"),
-        (datetime.fromisoformat("2026-11-01T12:00:00+02:00"), "2026-11-01T10:00:00.000000Z"),
-    ],
-)
-def test_times_are_said_in_utc(at: datetime, said: str) -> None:
-    assert rfc3339(at) == said
-
-
-# Requests
-
-
-async def test_a_request_submitted_again_counts_once(ground: Ground) -> None:
-    run, buses = ground.run(), [*ground.buses, await ground.bus()]
-    subject = subjects.request(run.tenant, run.priority)
-    await asyncio.gather(*(buses[n % 2].log.submit(request(run)) for n in range(20)))
-    assert await ground.stored(REQUESTS, subject) == 1
-    await buses[0].log.submit(request(ground.run()))
-    assert await ground.stored(REQUESTS, subject) == 2
-    await buses[0].jetstream.purge(REQUESTS, subject)
-
-
-async def test_one_tenant_fills_its_share_and_another_gets_in(ground: Ground) -> None:
-    await ground.provision(max_queue_depth=50, max_queue_depth_per_tenant=3)
-    bus = ground.buses[0]
-    full, free = f"{ground.tenant}-full", f"{ground.tenant}-free"
-    kept = [ground.run(tenant=full) for _ in range(3)]
-    for run in kept:
-        await bus.log.submit(request(run))
-    began = time.monotonic()
-    with pytest.raises(QueueFull) as refused:
-        await bus.log.submit(request(ground.run(tenant=full)))
-    assert time.monotonic() - began < 10, "and not when patience is over"
-    assert refused.value.of_subject
-    assert refused.value.retry_after_s > 0
-    await bus.log.submit(request(kept[0]))  # what was taken is not refused when it is said again
-    await bus.log.submit(request(ground.run(tenant=free)))
-    assert await ground.stored(REQUESTS, subjects.request(full, Priority.HIGH)) == 3
-    for tenant in (full, free):
-        await bus.jetstream.purge(REQUESTS, subjects.request(tenant, Priority.HIGH))
-
-
-async def test_a_full_queue_says_so_at_once_and_keeps_what_it_has(ground: Ground) -> None:
-    await ground.provision(max_queue_depth=4, max_queue_depth_per_tenant=4)
-    bus = ground.buses[0]
-    await bus.jetstream.purge(REQUESTS, "segue.request.>")  # what other tests may have left in the same stream
-    runs = [ground.run(tenant=f"{ground.tenant}-{n}") for n in range(4)]
-    await asyncio.gather(*(bus.log.submit(request(run)) for run in runs))
-    for _ in range(2):
-        began = time.monotonic()
-        with pytest.raises(QueueFull) as refused:
-            await bus.log.submit(request(ground.run(tenant=f"{ground.tenant}-late")))
-        assert time.monotonic() - began < 10, "and not when patience is over"
-        assert not refused.value.of_subject
-    stored = await bus.jetstream.last(REQUESTS, subjects.request(runs[0].tenant, Priority.HIGH))
-    assert stored is not None
-    assert SubmitRequest.decode(stored.data) == request(runs[0])
-    await bus.jetstream.purge(REQUESTS, subjects.request(runs[0].tenant, Priority.HIGH))
-    await bus.log.submit(request(ground.run(tenant=runs[0].tenant)))  # there is room again
-    for run in runs:
-        await bus.jetstream.purge(REQUESTS, subjects.request(run.tenant, Priority.HIGH))
 
 
 # What it costs
