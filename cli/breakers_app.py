@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.options import AsJson, Url
+from cli.talking import talking
 
 app = typer.Typer(help="Models that are left alone because they failed again and again.", no_args_is_help=True)
 
@@ -13,7 +14,6 @@ app = typer.Typer(help="Models that are left alone because they failed again and
 @app.command("ls")
 def list_breakers(as_json: AsJson = False, url: Url = None) -> None:
     """List models with failures in a row, and whether they are asked."""
-    from cli.main import talking
     from cli.tables import plain
 
     with talking(url) as (client, console):
@@ -40,8 +40,6 @@ def reset(
     url: Url = None,
 ) -> None:
     """Have every executor ask a model again at once."""
-    from cli.main import talking
-
     with talking(url) as (client, console):
         client.post("/breakers/reset", {"provider": provider, "model": model})
         console.print(f"{provider} ({model}) is asked again", markup=False)

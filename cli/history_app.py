@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, Url
+from cli.talking import FAILED, NOT_REACHABLE, stand_in, talking
 
 app = typer.Typer(help="The history: what lists of runs and sums of costs come from.", no_args_is_help=True)
 
@@ -19,9 +20,7 @@ def rebuild(
     """Read the whole log again into the history. Services may be running; nothing else is touched."""
     import asyncio
 
-    from cli.main import FAILED, NOT_REACHABLE, dotenv
-
-    dotenv()
+    stand_in()
     from nats.errors import Error
 
     from cli.bus_client import NoBus
@@ -88,7 +87,6 @@ def usage(
     """Sum up calls, tokens and costs."""
     from urllib.parse import urlencode
 
-    from cli.main import talking
     from cli.run_list import moment, sums
 
     if unknown:
@@ -105,7 +103,6 @@ def _unknown(url: str | None, limit: int, cursor: str | None, *, as_json: bool) 
     """Print attempts whose cost nobody knows."""
     from urllib.parse import urlencode
 
-    from cli.main import talking
     from cli.unknown_list import table
 
     query = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}

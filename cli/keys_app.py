@@ -9,6 +9,7 @@ import typer
 
 from cli.options import AsJson, Url
 from cli.pairs import seconds_of
+from cli.talking import WIDE, talking
 
 keys = typer.Typer(help="API keys: make them, list them, rotate them, revoke them.", no_args_is_help=True)
 tenants = typer.Typer(help="Tenants: what all their keys together may use.", no_args_is_help=True)
@@ -240,7 +241,6 @@ def remove_tenant(name: Annotated[str, typer.Argument(help="The tenant.")], url:
 
 
 def _sent(method: str, path: str, body: object, url: str | None) -> dict[str, Any]:
-    from cli.main import talking
     from client.calls import Call
 
     with talking(url) as (client, _):
@@ -284,7 +284,6 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]], none: str) -> 
 
     from rich.console import Console
 
-    from cli.main import WIDE
     from cli.tables import plain
 
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)

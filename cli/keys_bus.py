@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from cli.talking import NOT_REACHABLE, stand_in
 from shared.contracts.access import Allowance, ApiKey, Scope
 
 if TYPE_CHECKING:  # commands load slowly enough
@@ -81,13 +82,12 @@ def _with_book(work: Callable[[Any], Awaitable[T]]) -> T:
     from nats.errors import Error
 
     from cli.bus_client import NoBus, connected
-    from cli.main import NOT_REACHABLE, dotenv
     from shared.access.settings import secrets_of
     from shared.bus.errors import BusError
     from shared.config import ConfigInvalid
     from shared.config.environment import Environment
 
-    dotenv()
+    stand_in()
     try:
         environment = Environment.read(os.environ)
     except ConfigInvalid as invalid:

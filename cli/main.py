@@ -3,11 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,18 +18,9 @@ from cli.models_app import models, providers
 from cli.options import Url
 from cli.registry_app import schedules, templates
 from cli.runs_app import app as runs
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from client import Segue
-
+from cli.talking import FAILED, stand_in, talking
 
 BEGAN_S = time.monotonic()
-FAILED = 1
-NOT_REACHABLE = 3
-WIDE = 200
-"""Columns where nobody looks: a file or a pipe has no edge to break lines at."""
 
 
 class Profile(StrEnum):
@@ -104,7 +93,7 @@ def up(
     logs: Annotated[bool, typer.Option("--logs", help="Show every log line, not only warnings and worse.")] = False,
 ) -> None:
     """Start a whole Segue on this machine and keep it running until Ctrl-C."""
-    dotenv()
+    stand_in()
     given = {"PORT": port, "SEGUE_NATS_PORT": nats_port, "SEGUE_DATA_DIR": data_dir}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     from cli.launch import WrongOption, launch
@@ -114,21 +103,6 @@ def up(
     except WrongOption as error:
         raise typer.BadParameter(str(error), param_hint="--service-copies") from None
     raise typer.Exit(code)
-
-
-def dotenv() -> None:
-    """Let `.env` in the working directory stand in for variables that are not set."""
-    from cli.dotenv import read_dotenv
-
-    os.environ.update(read_dotenv(Path(".env"), os.environ))
-
-
-def _address(url: str | None) -> str:
-    """Return where the gateway is."""
-    if url:
-        return url if "://" in url else f"http://{url}"
-    dotenv()
-    return f"http://127.0.0.1:{os.environ.get('PORT') or 8000}"
 
 
 @app.command()
@@ -230,29 +204,6 @@ def _chosen() -> Mode:
     if not 1 <= number <= len(modes):
         raise typer.BadParameter(f"{number} is not one of 1 to {len(modes)}")
     return modes[number - 1]
-
-
-@contextmanager
-def talking(url: str | None) -> "Iterator[tuple[Segue, Console]]":
-    """Yield a client of the gateway and a console; what goes wrong is said and becomes the exit code."""
-    from rich.console import Console
-
-    from client import RequestFailed, Segue, Unreachable, WrongAddress
-
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    try:
-        with Segue(_address(url), max_retries=0) as client:
-            yield client, Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
-    except RequestFailed as failure:
-        errors.print(str(failure), style="red", markup=False)
-        if failure.run_id:
-            errors.print(f"run {failure.run_id}", style="dim")
-        raise typer.Exit(FAILED) from None
-    except WrongAddress as error:
-        raise typer.BadParameter(str(error), param_hint="--url") from None
-    except Unreachable as error:
-        errors.print(str(error), markup=False)
-        raise typer.Exit(NOT_REACHABLE) from None
 
 
 @configuration.command("check")

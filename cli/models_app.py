@@ -7,6 +7,7 @@ import typer
 
 from cli.options import AsJson, Url
 from cli.registry_app import document, if_match
+from cli.talking import talking
 
 models = typer.Typer(help="Roles and the models that play them.", no_args_is_help=True)
 providers = typer.Typer(help="Servers that models are asked of.", no_args_is_help=True)
@@ -20,7 +21,6 @@ OnTopOf = Annotated[str | None, typer.Option("--if-version", help="Only on top o
 @models.command("ls")
 def list_models(as_json: AsJson = False, url: Url = None) -> None:
     """List the roles with the models that play them."""
-    from cli.main import talking
     from cli.tables import plain
 
     with talking(url) as (client, console):
@@ -51,8 +51,6 @@ def _said(one: dict[str, Any]) -> str:
 @models.command("show")
 def show_model(name: Name, url: Url = None) -> None:
     """Print a role as JSON, ready to be changed and written back."""
-    from cli.main import talking
-
     with talking(url) as (client, _):
         typer.echo(json.dumps(client.get(f"/models/{name}"), indent=2, ensure_ascii=False))
 
@@ -84,7 +82,6 @@ def enable_model(name: Name, url: Url = None) -> None:
 @providers.command("ls")
 def list_providers(as_json: AsJson = False, url: Url = None) -> None:
     """List the servers beside the built-in providers."""
-    from cli.main import talking
     from cli.tables import plain
 
     with talking(url) as (client, console):
@@ -130,8 +127,6 @@ def enable_provider(name: Name, url: Url = None) -> None:
 
 
 def _put(what: str, called: str, name: str, path: str, match: str | None, url: str | None) -> None:
-    from cli.main import talking
-
     written = document(path)
     with talking(url) as (client, console):
         found = client.put(f"/{what}/{name}", written, if_match(match))
@@ -139,8 +134,6 @@ def _put(what: str, called: str, name: str, path: str, match: str | None, url: s
 
 
 def _remove(what: str, called: str, name: str, url: str | None) -> None:
-    from cli.main import talking
-
     with talking(url) as (client, console):
         back = client.delete(f"/{what}/{name}")["now"]
         said = "is as the configuration file has it" if back else "is gone"
@@ -148,8 +141,6 @@ def _remove(what: str, called: str, name: str, url: str | None) -> None:
 
 
 def _switch(what: str, called: str, name: str, body: dict[str, str] | None, url: str | None) -> None:
-    from cli.main import talking
-
     with talking(url) as (client, console):
         client.post(f"/{what}/{name}/{'enable' if body is None else 'disable'}", body or {})
         console.print(f"{called} {name} is {'asked again' if body is None else 'not asked any more'}", markup=False)

@@ -9,6 +9,7 @@ import typer
 
 from cli.options import AsJson, Url
 from cli.pairs import pairs, value_of
+from cli.talking import talking
 
 templates = typer.Typer(help="Templates: read them, write them, run them.", no_args_is_help=True)
 schedules = typer.Typer(help="Schedules: templates that the clock starts.", no_args_is_help=True)
@@ -29,7 +30,6 @@ def _given(variables: list[str] | None) -> dict[str, Any]:
 @templates.command("ls")
 def list_templates(as_json: AsJson = False, url: Url = None) -> None:
     """List the templates with their parameters; those in brackets have a default."""
-    from cli.main import talking
     from cli.tables import plain
 
     with talking(url) as (client, console):
@@ -51,8 +51,6 @@ def show_template(
     name: Name, version: Annotated[int | None, typer.Option(help="An earlier one.")] = None, url: Url = None
 ) -> None:
     """Print a template as JSON, ready to be changed and written back."""
-    from cli.main import talking
-
     with talking(url) as (client, _):
         found = client.get(f"/templates/{name}" + (f"?version={version}" if version is not None else ""))
         kept = {key: found[key] for key in ("description", "variables", "workflow")}
@@ -62,7 +60,6 @@ def show_template(
 @templates.command("versions")
 def list_versions(name: Name, url: Url = None) -> None:
     """List what is kept of a template's versions."""
-    from cli.main import talking
     from cli.tables import plain
 
     with talking(url) as (client, console):
@@ -82,7 +79,6 @@ def put_template(
     url: Url = None,
 ) -> None:
     """Write a template's next version; it counts at once."""
-    from cli.main import talking
 
     written = document(path)
     with talking(url) as (client, console):
@@ -93,8 +89,6 @@ def put_template(
 @templates.command("rm")
 def remove_template(name: Name, url: Url = None) -> None:
     """Delete a template that was written at run time."""
-    from cli.main import talking
-
     with talking(url) as (client, console):
         back = client.delete(f"/templates/{name}")["now"]
         console.print(f"template {name} is deleted" + ("; the configuration's is back" if back else ""), markup=False)
@@ -103,8 +97,6 @@ def remove_template(name: Name, url: Url = None) -> None:
 @templates.command("run")
 def run_template(name: Name, variable: Variables = None, as_json: AsJson = False, url: Url = None) -> None:
     """Run a template and print what it put out."""
-    from cli.main import talking
-
     with talking(url) as (client, console):
         given = {one["name"] for one in client.get(f"/templates/{name}")["parameters"]}
         found = client.post(f"/template/{name}", _given(variable))
@@ -121,7 +113,6 @@ def run_template(name: Name, variable: Variables = None, as_json: AsJson = False
 @schedules.command("ls")
 def list_schedules(as_json: AsJson = False, url: Url = None) -> None:
     """List the schedules with what has become of them."""
-    from cli.main import talking
     from cli.tables import plain
 
     with talking(url) as (client, console):
@@ -143,8 +134,6 @@ def list_schedules(as_json: AsJson = False, url: Url = None) -> None:
 @schedules.command("show")
 def show_schedule(name: Name, url: Url = None) -> None:
     """Print a schedule as JSON."""
-    from cli.main import talking
-
     with talking(url) as (client, console):
         console.print_json(json.dumps(client.get(f"/schedules/{name}")))
 
@@ -164,7 +153,6 @@ def put_schedule(
     url: Url = None,
 ) -> None:
     """Have a template started by the clock; an existing schedule is changed."""
-    from cli.main import talking
 
     body = {
         "template": template,
@@ -195,8 +183,6 @@ def resume_schedule(name: Name, url: Url = None) -> None:
 
 
 def _paused(name: str, url: str | None, *, paused: bool) -> None:
-    from cli.main import talking
-
     kept = ("template", "variables", "cron", "every", "timezone", "priority", "overlap", "callback_url")
     with talking(url) as (client, console):
         found = client.get(f"/schedules/{name}")
@@ -207,8 +193,6 @@ def _paused(name: str, url: str | None, *, paused: bool) -> None:
 @schedules.command("rm")
 def remove_schedule(name: Name, url: Url = None) -> None:
     """Stop and forget a schedule; runs that it began go on."""
-    from cli.main import talking
-
     with talking(url) as (client, console):
         client.delete(f"/schedules/{name}")
         console.print(f"schedule {name} is deleted", markup=False)

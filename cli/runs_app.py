@@ -9,6 +9,7 @@ import typer
 
 from cli.options import AsJson, Url
 from cli.pairs import pairs, value_of
+from cli.talking import FAILED, talking
 
 app = typer.Typer(help="Look at runs, steer them, take them up again.", no_args_is_help=True)
 
@@ -42,7 +43,6 @@ def ls(
     """List runs, the latest first."""
     from urllib.parse import urlencode
 
-    from cli.main import talking
     from cli.run_list import moment, table
 
     query: dict[str, Any] = {
@@ -85,7 +85,6 @@ def _columns(run: dict[str, Any]) -> list[str]:
 @app.command()
 def show(run_id: RunId, as_json: AsJson = False, url: Url = None) -> None:
     """Show where a run is: its state, what it waits for, its tasks, what it cost."""
-    from cli.main import talking
     from cli.run_tree import tree
 
     with talking(url) as (client, console):
@@ -98,7 +97,6 @@ def watch(run_id: RunId, url: Url = None) -> None:
     """Watch a run until it ends: a live tree, or a line for every change. Exit code 1 when it did not succeed."""
     from rich.live import Live
 
-    from cli.main import FAILED, talking
     from cli.run_tree import changes, tree
 
     with talking(url) as (client, console):
@@ -125,7 +123,6 @@ def watch(run_id: RunId, url: Url = None) -> None:
 @app.command()
 def timeline(run_id: RunId, as_json: AsJson = False, url: Url = None) -> None:
     """Show what took how long."""
-    from cli.main import talking
     from cli.run_tree import bars
 
     with talking(url) as (client, console):
@@ -136,8 +133,6 @@ def timeline(run_id: RunId, as_json: AsJson = False, url: Url = None) -> None:
 @app.command()
 def graph(run_id: RunId, url: Url = None) -> None:
     """Print a run's workflow as a Mermaid flowchart."""
-    from cli.main import talking
-
     with talking(url) as (client, _):
         typer.echo(client.text(f"/runs/{run_id}/graph"), nl=False)
 
@@ -145,15 +140,11 @@ def graph(run_id: RunId, url: Url = None) -> None:
 @app.command()
 def output(run_id: RunId, name: Annotated[str, typer.Argument(help="The output's name.")], url: Url = None) -> None:
     """Print what a task put out, whole."""
-    from cli.main import talking
-
     with talking(url) as (client, _):
         typer.echo(client.text(f"/runs/{run_id}/outputs/{name}"))
 
 
 def _steer(url: str | None, run_id: str, verb: str, **wanted: str | None) -> None:
-    from cli.main import talking
-
     with talking(url) as (client, console):
         body = {name: value for name, value in wanted.items() if value is not None}
         run = client.post(f"/runs/{run_id}/{verb}", body)
@@ -232,8 +223,6 @@ def fork(
 @app.command()
 def callback(run_id: RunId, url: Url = None) -> None:
     """Send a run's answer to its callback URL again; or now, when it waits for its next attempt."""
-    from cli.main import talking
-
     with talking(url) as (client, console):
         run = client.post(f"/runs/{run_id}/callback", {})
         delivery = run["callback"]["deliveries"][-1]
@@ -241,8 +230,6 @@ def callback(run_id: RunId, url: Url = None) -> None:
 
 
 def _again(url: str | None, run_id: str, how: str, body: dict[str, Any]) -> None:
-    from cli.main import talking
-
     with talking(url) as (client, _):
         typer.echo(client.post(f"/runs/{run_id}/{how}?wait=false", body)["run_id"])
 
