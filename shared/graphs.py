@@ -12,7 +12,7 @@ from shared.workflows.graph import Graph, Kind, compiled
 
 async def graph_of(bus: Bus, run: Run, workflow: Workflow, may_be: Callable[[str], bool] = lambda _: True) -> Graph:
     """Return the graph of a run's workflow. `may_be`: whether a task, by its name, may have been expanded at all."""
-    facts, expanded = subjects.events(run.tenant, run.run_id), dict[str, Workflow]()
+    facts, expanded = subjects.facts(run), dict[str, Workflow]()
     looked: set[str] = set()
     while True:
         graph = compiled(workflow, expanded)

@@ -23,7 +23,7 @@ async def overtaken(bus: Bus, accepted: Written[RunAccepted], now: datetime) -> 
     run = accepted.fact.run
     if accepted.mine and (now - run.born_at).total_seconds() < QUEUED_S:
         return False
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     ended = await bus.jetstream.last(EVENTS, facts.ended)
     if ended is None:
         return False

@@ -197,6 +197,11 @@ def events(tenant: str, run_id: str) -> Facts:
     return Facts(tenant, run_id, f"{ROOT}.event.{tenant}.{run_id}")
 
 
+def facts(run: Run) -> Facts:
+    """The log's subjects of a run that is at hand."""
+    return events(run.tenant, run.run_id)
+
+
 def live(tenant: str, run_id: str) -> Facts:
     """Where a run's events are heard after they are stored."""
     return Facts(tenant, run_id, f"{ROOT}.live.{tenant}.{run_id}")

@@ -59,7 +59,7 @@ class Categorizer:
 
     async def _submitted(self, command: SubmitRequest) -> Verdict:
         bus, run = self.bus, command.run
-        facts = subjects.events(run.tenant, run.run_id)
+        facts = subjects.facts(run)
         point("categorizer.taken")
         accepted = await bus.log.write(facts.accepted, _accepted(command))
         point("categorizer.accepted")
@@ -94,7 +94,7 @@ class Categorizer:
             calls=saved.calls, reused=saved.calls, saved_usd=saved.cost_usd + saved.saved_usd, simulated=saved.simulated
         )
         fact = theirs.model_copy(update={"run": run, "spent": spent})
-        return (await self.bus.log.write(subjects.events(run.tenant, run.run_id).category, fact)).fact
+        return (await self.bus.log.write(subjects.facts(run).category, fact)).fact
 
     async def _history(self, run: Run, request: ChatRequest) -> tuple[ChatMessage, ...]:
         if request.conversation is not None:
@@ -130,7 +130,7 @@ class Categorizer:
             if settled is not None:
                 spent = settled.as_spent()
         fact = _fact(run, route, tokens, spent)
-        written = await self.bus.log.write(subjects.events(run.tenant, run.run_id).category, fact)
+        written = await self.bus.log.write(subjects.facts(run).category, fact)
         if written.mine:
             metrics.RUNS_CATEGORIZED.labels(written.fact.category or "denied", by).inc()
         return written.fact
@@ -142,7 +142,7 @@ class Categorizer:
         loop = asyncio.get_running_loop()
         return await self.bus.live.expect(
             subjects.live(run.tenant, run.run_id).settled(purpose, name),
-            subjects.events(run.tenant, run.run_id).settled(purpose, name),
+            subjects.facts(run).settled(purpose, name),
             CallSettled,
             ask=lambda: self.bus.log.send(subjects.call(run, call.lane, purpose, name), call),
             until=loop.time() + max(0.0, run.left_s(self.now())),

@@ -66,7 +66,7 @@ class Claims:
         `claim`: its name, see `Running.claim`.
         """
         run = ledger.command.run
-        facts = subjects.events(run.tenant, run.run_id)
+        facts = subjects.facts(run)
         number = ledger.next_attempt
         started = AttemptStarted(
             run=run,
@@ -94,13 +94,13 @@ class Claims:
         """Whether a claim that was held for long is worth nothing any more: others have settled its call."""
         if (self.now() - started.started_at).total_seconds() <= CLAIM_STANDS_S:
             return False
-        facts = subjects.events(started.run.tenant, started.run.run_id)
+        facts = subjects.facts(started.run)
         return await self.bus.log.exists(facts.settled(purpose, started.call))
 
     async def over(self, ledger: Ledger) -> CallSettled | None:
         """Return how a call was settled, if it is."""
         run, command = ledger.command.run, ledger.command
-        subject = subjects.events(run.tenant, run.run_id).settled(command.purpose, command.call)
+        subject = subjects.facts(run).settled(command.purpose, command.call)
         return await self.bus.log.read(subject, CallSettled)
 
     async def started(self, subject: str) -> AttemptStarted | None:
@@ -116,7 +116,7 @@ class Claims:
         """
         command = ledger.command
         run, purpose, call = command.run, command.purpose, command.call
-        facts = subjects.events(run.tenant, run.run_id)
+        facts = subjects.facts(run)
         while True:
             started = await self.bus.log.read(facts.attempt(purpose, call, ledger.next_attempt), AttemptStarted)
             if started is not None and await self.may_still_work(started):

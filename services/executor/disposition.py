@@ -53,7 +53,7 @@ class Disposition:
     async def settle(self, fact: CallSettled) -> Verdict:
         """Write how the call ended, once only. Somebody else's word is as good: whoever waits goes on with that."""
         fact = self.reconciliation.asking(fact)
-        subject = subjects.events(fact.run.tenant, fact.run.run_id).settled(fact.purpose, fact.call)
+        subject = subjects.facts(fact.run).settled(fact.purpose, fact.call)
         written = await insist(lambda: self.bus.log.write(subject, fact), "settlement.waits")
         point("executor.settled")
         if written.mine:

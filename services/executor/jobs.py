@@ -67,7 +67,7 @@ class Jobs:
             submitted_at=self.now(),
         )
         command = asked.call
-        facts = subjects.events(command.run.tenant, command.run.run_id)
+        facts = subjects.facts(command.run)
         subject = facts.job(command.purpose, command.call, started.attempt)
         named = JobSubmitted(run=command.run, call=command.call, job=job)
         # A name that is lost is a job that is paid for twice.
@@ -84,7 +84,7 @@ class Jobs:
             return Failed(taxonomy.DEADLINE, "the video was not done by the run's deadline", cost_usd=None)
         if route is None or (route.unavailable is not None and not route.paused):
             return Failed(taxonomy.JOB_LOST, f"role {job.role!r} cannot be asked any more", cost_usd=None)
-        if await self.bus.log.exists(subjects.events(command.run.tenant, command.run.run_id).ended):
+        if await self.bus.log.exists(subjects.facts(command.run).ended):
             return Failed(taxonomy.RUN_ENDED, "the run has ended: its video is not waited for", cost_usd=None)
         try:
             async with working.cancellable():

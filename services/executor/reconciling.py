@@ -116,7 +116,7 @@ class Reconciliation:
             attempts=tuple(one.attempt for one in known),
             unknown=tuple(one.as_unknown() for one in missing if one.cost_usd is None),
         )
-        subject = subjects.events(call.run.tenant, call.run.run_id).late(call.purpose, call.call)
+        subject = subjects.facts(call.run).late(call.purpose, call.call)
         asking = self.asking(late)
         written = await insist(lambda: self.bus.log.write(subject, asking), "settlement.waits")
         if written.mine:
@@ -143,7 +143,7 @@ class Reconciliation:
     async def over(self, ledger: Ledger, theirs: CallSettled) -> Verdict:
         """Deal with a call that is settled already: what its settlement leaves open or does not know."""
         command = ledger.command
-        facts = subjects.events(command.run.tenant, command.run.run_id)
+        facts = subjects.facts(command.run)
         known = {one.attempt for one in accounts.shares(theirs)}
         known.update(one.attempt for one in ledger.shares())
         for number in count(1):
@@ -172,9 +172,7 @@ class Reconciliation:
 
     async def _reconcile(self, command: ReconcileAttempt) -> Verdict:
         attempt = command.attempt
-        subject = subjects.events(command.run.tenant, command.run.run_id).reconciled(
-            command.purpose, command.call, attempt.attempt
-        )
+        subject = subjects.facts(command.run).reconciled(command.purpose, command.call, attempt.attempt)
         if (told := await self.bus.log.read(subject, AttemptReconciled)) is not None:
             await self.correct(told)  # whoever wrote it may have died before
             return Done()
@@ -207,7 +205,7 @@ class Reconciliation:
 
         One that nobody has accounted for, and nobody works on, comes late: it is written down as unknown.
         """
-        number, facts = command.attempt.attempt, subjects.events(command.run.tenant, command.run.run_id)
+        number, facts = command.attempt.attempt, subjects.facts(command.run)
         theirs = await self.bus.log.read(facts.settled(command.purpose, command.call), CallSettled)
         if theirs is None:
             await self._send(command, WATCH_S)
@@ -268,7 +266,7 @@ class Reconciliation:
             cost_usd=share.cost_usd or 0.0,
             settled_at=settled_at or self.now(),
         )
-        facts = subjects.events(call.run.tenant, call.run.run_id)
+        facts = subjects.facts(call.run)
         subject = facts.reconciled(call.purpose, call.call, share.attempt)
         written = await insist(lambda: self.bus.log.write(subject, fact), "settlement.waits")
         await self.correct(written.fact)

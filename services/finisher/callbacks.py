@@ -34,7 +34,7 @@ async def call_back(bus: Bus, accepted: RunAccepted | None, now: datetime, *, ag
     if command is None:
         return
     run = command.run
-    settled = subjects.events(run.tenant, run.run_id).callback(1)
+    settled = subjects.facts(run).callback(1)
     if again and (await bus.log.exists(settled) or await _waiting(bus, run) is not None):
         return
     await bus.log.send(subjects.callback(run.tenant, run.run_id), command)
@@ -70,7 +70,7 @@ class Callbacks:
         run = command.run
         with bound(run_id=run.run_id, tenant=run.tenant):
             point("finisher.callback.taken")
-            if await self.bus.log.exists(subjects.events(run.tenant, run.run_id).callback(command.number)):
+            if await self.bus.log.exists(subjects.facts(run).callback(command.number)):
                 return Done()
             waits = await _waiting(self.bus, run)
             if waits is not None and not command.hurried and waits.step > command.step:
@@ -82,7 +82,7 @@ class Callbacks:
 
     async def _deliver(self, command: DeliverCallback) -> None:
         run, now = command.run, self.now()
-        ended = await self.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
+        ended = await self.bus.log.read(subjects.facts(run).ended, RunEnded)
         secrets = self.secrets.get(run.tenant, ())
         if ended is None:
             await self._settle(command, "the run's end is not on the log any more")
@@ -170,7 +170,7 @@ class Callbacks:
             attempts=command.tried,
             settled_at=self.now(),
         )
-        written = await self.bus.log.write(subjects.events(run.tenant, run.run_id).callback(command.number), fact)
+        written = await self.bus.log.write(subjects.facts(run).callback(command.number), fact)
         if written.mine:
             metrics.CALLBACKS.labels(outcome).inc()
             if reason is not None:

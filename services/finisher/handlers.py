@@ -81,7 +81,7 @@ class Finisher:
             point("finisher.taken")
             if delivery.delivered > 1 and await self._over(run):
                 return Done()
-            accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
+            accepted = await self.bus.log.read(subjects.facts(run).accepted, RunAccepted)
             point("finisher.read")
             await self._end(assembly.of_answer(settled, self.now()), accepted)
             return Done()
@@ -230,7 +230,7 @@ class Finisher:
         point("finisher.presenting")
         return await self.bus.live.expect(
             subjects.live(run.tenant, run.run_id).settled(call.purpose, call.call),
-            subjects.events(run.tenant, run.run_id).settled(call.purpose, call.call),
+            subjects.facts(run).settled(call.purpose, call.call),
             CallSettled,
             ask=lambda: self.bus.log.send(subjects.call(run, call.lane, call.purpose, call.call), call),
             until=loop.time() + max(0.0, run.left_s(self.now())),
@@ -282,7 +282,7 @@ class Finisher:
             ended = ended.model_copy(update={"baseline_usd": compared})
         await self._write_turn(run, ended, accepted)
         point("finisher.turn_written")
-        written = await self.bus.log.write(subjects.events(run.tenant, run.run_id).ended, ended)
+        written = await self.bus.log.write(subjects.facts(run).ended, ended)
         point("finisher.ended")
         if written.mine:
             category = ended.category or "none"
@@ -311,10 +311,10 @@ class Finisher:
 
     async def _over(self, run: Run) -> bool:
         """Whether a run has ended; what whoever ended it may not have come to is then done again."""
-        ended = await self.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
+        ended = await self.bus.log.read(subjects.facts(run).ended, RunEnded)
         if ended is None:
             return False
-        accepted = await self.bus.log.read(subjects.events(run.tenant, run.run_id).accepted, RunAccepted)
+        accepted = await self.bus.log.read(subjects.facts(run).accepted, RunAccepted)
         await self._write_turn(run, ended, accepted)
         await call_back(self.bus, accepted, self.now(), again=True)
         await self.bus.log.take_timer_back(run.run_id)

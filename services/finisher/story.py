@@ -64,7 +64,7 @@ def _calls(story: Story, purpose: Purpose) -> dict[str, CallSettled]:
 
 async def complete(bus: Bus, run: Run, story: Story, tasks: Iterable[str]) -> None:
     """Fill in from the leader what must be there for a decision and was not in the replica's answer."""
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     if story.accepted is None:
         story.accepted = await bus.log.read(facts.accepted, RunAccepted)
     if story.planned is None:

@@ -76,7 +76,7 @@ class Runs:
         run = birth.run if past.accepted is None else past.accepted.run
         ended = await self.bus.live.expect(
             subjects.live(run.tenant, run.run_id).ended,
-            subjects.events(run.tenant, run.run_id).ended,
+            subjects.facts(run).ended,
             RunEnded,
             ask=(lambda: self.bear(birth)) if past.accepted is None else None,
             until=self.patience_until(run),
@@ -90,7 +90,7 @@ class Runs:
         """Return what is known of a keyed run; nothing for one that is new. Raises `KeyReused`."""
         if not birth.keyed:
             return Past()
-        facts = subjects.events(birth.run.tenant, birth.run.run_id)
+        facts = subjects.facts(birth.run)
         accepted = await self.bus.log.read(facts.accepted, RunAccepted)
         if accepted is not None and not is_repetition(birth, accepted):
             raise KeyReused(birth.run.run_id)
@@ -103,13 +103,13 @@ class Runs:
         """
         if not birth.keyed or past.accepted is not None:
             return
-        accepted = await self.bus.log.read(subjects.events(birth.run.tenant, birth.run.run_id).accepted, RunAccepted)
+        accepted = await self.bus.log.read(subjects.facts(birth.run).accepted, RunAccepted)
         if accepted is not None and not is_repetition(birth, accepted):
             raise KeyReused(birth.run.run_id)
 
     async def soon_accepted(self, run: Run) -> None:
         """Wait a moment until a run is on the log, so that whoever is told of it can look at it at once."""
-        live, facts = subjects.live(run.tenant, run.run_id), subjects.events(run.tenant, run.run_id)
+        live, facts = subjects.live(run.tenant, run.run_id), subjects.facts(run)
         until = asyncio.get_running_loop().time() + ACCEPTED_WITHIN_S
         await self.bus.live.expect(live.accepted, facts.accepted, RunAccepted, ask=None, until=until)
 

@@ -74,7 +74,7 @@ class Dispatch:
     async def settled_of(self, run: Run, call: str, told: dict[str, CallSettled]) -> CallSettled:
         """Return how a call that is over was settled."""
         if call not in told:
-            subject = subjects.events(run.tenant, run.run_id).settled(Purpose.TASK, call)
+            subject = subjects.facts(run).settled(Purpose.TASK, call)
             settled = await self.bus.log.read(subject, CallSettled)
             if settled is None:
                 raise Poison(f"the log has no output of task {call!r} although a task after it is ready")
@@ -102,7 +102,7 @@ class Dispatch:
             role=node.task.model or "",
             asked_role=node.task.model or "",
         )
-        subject = subjects.events(run.tenant, run.run_id).settled(Purpose.TASK, call)
+        subject = subjects.facts(run).settled(Purpose.TASK, call)
         return (await self.bus.log.write(subject, fact)).mine
 
     async def _ask(
@@ -116,7 +116,7 @@ class Dispatch:
             decided = await self.bus.log.read(parents, ApprovalDecided)
             if decided is not None and decided.approved:
                 await self.bus.log.write(
-                    subjects.events(run.tenant, run.run_id).approval(node.name), decided.model_copy(update={"run": run})
+                    subjects.facts(run).approval(node.name), decided.model_copy(update={"run": run})
                 )
                 return
         while True:
@@ -130,7 +130,7 @@ class Dispatch:
         asked = ApprovalAsked(
             run=run, task=node.name, output=node.output, message=message, until=until, default=approve.default
         )
-        await self.bus.log.write(subjects.events(run.tenant, run.run_id).asked(node.name), asked)
+        await self.bus.log.write(subjects.facts(run).asked(node.name), asked)
 
     async def _taken_over(self, run: Run, known: Known, due: Due) -> bool:
         """Take a call's answer over from the parent's log; False: it has none that can be used."""
@@ -156,7 +156,7 @@ class Dispatch:
                 "unknown": (),
             }
         )
-        await self.bus.log.write(subjects.events(run.tenant, run.run_id).settled(Purpose.TASK, due.name), fact)
+        await self.bus.log.write(subjects.facts(run).settled(Purpose.TASK, due.name), fact)
         return True
 
     async def stop_call(self, run: Run, call: str, reason: str) -> None:

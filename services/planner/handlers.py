@@ -79,7 +79,7 @@ class Planner:
 
     async def _asked(self, command: PlanRun, *, again: bool) -> Verdict:
         bus, run = self.bus, command.run
-        facts = subjects.events(run.tenant, run.run_id)
+        facts = subjects.facts(run)
         point("planner.taken")
         if command.source != "categorizer":
             fact = RunAccepted(
@@ -130,7 +130,7 @@ class Planner:
             with bound(run_id=run.run_id, tenant=run.tenant):
                 point("planner.begin.taken")
                 async with self._turn:  # in the order in which they came
-                    while not await self.bus.log.exists(subjects.events(run.tenant, run.run_id).ended):
+                    while not await self.bus.log.exists(subjects.facts(run).ended):
                         if await self.runner.begin(run):
                             break
                         await asyncio.sleep(LOOK_FOR_PLACE_S)
@@ -260,7 +260,7 @@ class Planner:
         loop = asyncio.get_running_loop()
         return await self.bus.live.expect(
             subjects.live(run.tenant, run.run_id).settled(call.purpose, call.call),
-            subjects.events(run.tenant, run.run_id).settled(call.purpose, call.call),
+            subjects.facts(run).settled(call.purpose, call.call),
             CallSettled,
             ask=lambda: self._send_call(call),
             until=loop.time() + max(0.0, run.left_s(self.now())),

@@ -37,7 +37,7 @@ class Plans:
         if remembered is not None:
             self._known.move_to_end(run.run_id)
             return remembered
-        planned = await self.bus.log.read(subjects.events(run.tenant, run.run_id).plan, RunPlanned)
+        planned = await self.bus.log.read(subjects.facts(run).plan, RunPlanned)
         if planned is None or planned.workflow is None:
             return None
         return self._remember(Known(planned, await graph_of(self.bus, run, planned.workflow)))
@@ -66,7 +66,7 @@ class Plans:
     async def expand(self, known: Known, node: Node, written: Workflow) -> Known:
         """Write what a task's model wrote into the log, and go on with what stands there."""
         run = known.planned.run
-        subject = subjects.events(run.tenant, run.run_id).expanded(node.name)
+        subject = subjects.facts(run).expanded(node.name)
         fact = (await self.bus.log.write(subject, TaskExpanded(run=run, task=node.name, workflow=written))).fact
         point("planner.expanded")
         workflow = known.planned.workflow

@@ -109,7 +109,7 @@ class Runner:
                 graph = known.graph
         assert progress is not None
         point("planner.recorded")
-        if begin and await self.bus.log.exists(subjects.events(run.tenant, run.run_id).ended):
+        if begin and await self.bus.log.exists(subjects.facts(run).ended):
             await self.bus.runs.forget(record)  # it ended before it had a place: the place is another's
             return
         if advance.is_over(graph, progress, bounds):
@@ -128,7 +128,7 @@ class Runner:
 
     async def _was_settled(self, run: Run, known: Known, due: Due, approved: Sequence[str]) -> bool:
         """Take a call in that was settled before the record was lost: nobody would say so again."""
-        facts = subjects.events(run.tenant, run.run_id)
+        facts = subjects.facts(run)
         if due.question and due.node.name not in approved:
             decided = await self.bus.log.read(facts.approval(due.node.name), ApprovalDecided)
             if decided is not None and decided.approved and due.node.kind is not Kind.APPROVAL:
@@ -191,7 +191,7 @@ class Runner:
         except QueueFull:
             return False
         number = 1
-        facts = subjects.events(run.tenant, run.run_id)
+        facts = subjects.facts(run)
         while (fact := await self.bus.log.read(facts.hold(number), RunHeld)) is not None:
             await self.carry_on(run, known, partial(taken_in, fact), again=not fact.held)
             number += 1

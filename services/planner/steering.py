@@ -46,7 +46,7 @@ class Steering:
     async def _happened(self, run: Run, go_on: Callable[[Known], Awaitable[None]], *, again: bool) -> Verdict:
         """Go on with a run after something happened to it. One that has ended is left alone."""
         with bound(run_id=run.run_id, tenant=run.tenant):
-            ended = subjects.events(run.tenant, run.run_id).ended
+            ended = subjects.facts(run).ended
             if again and await self.bus.log.exists(ended):
                 return Done()
             known = await self.runner.plans.of(run)
@@ -80,7 +80,7 @@ class Steering:
                     run=fact.run, call=node.name, purpose=Purpose.TASK, outcome="answered",
                     text=fact.comment or "approved", role="", asked_role="",
                 )  # fmt: skip
-                subject = subjects.events(fact.run.tenant, fact.run.run_id).settled(Purpose.TASK, node.name)
+                subject = subjects.facts(fact.run).settled(Purpose.TASK, node.name)
                 await self.bus.log.write(subject, settled)
             else:
                 await self.runner.carry_on(
@@ -108,7 +108,7 @@ class Steering:
                 fact = ApprovalDecided(
                     run=run, task=node.name, approved=node.task.approve.default == "approve", by="timeout"
                 )
-                await self.bus.log.write(subjects.events(run.tenant, run.run_id).approval(node.name), fact)
+                await self.bus.log.write(subjects.facts(run).approval(node.name), fact)
             elif task in {due.name for due in advance.dues(known.graph, there) if not due.question}:
                 said = f"not done within {node.task.timeout_s or 0:g} s"
                 if await self.runner.dispatch.settle_as_failed(run, task, node, "task_timeout", said, status=504):
@@ -142,7 +142,7 @@ class Steering:
     async def _hold(self, run: Run, known: Known, there: Progress, command: ControlRun, delivery: Delivery) -> None:
         """Pause or resume: the next `hold` on the log says which. First comes what stands there and is not taken in:
         who wrote it may have died."""
-        wanted, facts = command.verb is Verb.PAUSE, subjects.events(run.tenant, run.run_id)
+        wanted, facts = command.verb is Verb.PAUSE, subjects.facts(run)
         held, number = there.held, there.holds
         done = False
         for earlier in range(1, number + 1) if delivery.delivered > 1 else ():
@@ -183,4 +183,4 @@ class Steering:
             by=command.by,
             comment=command.reason,
         )
-        await self.bus.log.write(subjects.events(run.tenant, run.run_id).approval(asked[0].name), fact)
+        await self.bus.log.write(subjects.facts(run).approval(asked[0].name), fact)

@@ -45,7 +45,7 @@ async def test_a_request_straight_from_the_bus_is_answered(system: System) -> No
     await bus.log.submit(SubmitRequest(run=run, request=ChatRequest(message="What is the capital of Peru?")))
     ended = await bus.live.expect(
         subjects.live(run.tenant, run.run_id).ended,
-        subjects.events(run.tenant, run.run_id).ended,
+        subjects.facts(run).ended,
         RunEnded,
         ask=None,
         until=asyncio.get_running_loop().time() + 20,
@@ -83,7 +83,7 @@ async def test_a_message_of_a_later_version_ends_its_run(system: System) -> None
     later = {**json.loads(command.encode()), "v": 2}
     subject = subjects.request("outside", Priority.MEDIUM)
     await system.client.jetstream().publish(subject, json.dumps(later).encode())
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
 
     async def ended() -> bool:
         return await bus.log.exists(facts.ended)

@@ -222,7 +222,7 @@ async def _asked_by_bus(system: System, kind: str) -> str:
         workflow = Workflow.model_validate(document)
         request = WorkflowRequest(workflow=workflow)
         if kind == "planned":  # as a planner leaves it that finds no place
-            facts = subjects.events(run.tenant, run.run_id)
+            facts = subjects.facts(run)
             await bus.log.write(facts.accepted, RunAccepted(run=run, request=request, by="planner"))
             await bus.log.write(facts.plan, RunPlanned(run=run, workflow=workflow, source="request"))
             await bus.log.send(subjects.begin(run), BeginRun(run=run))
@@ -230,7 +230,7 @@ async def _asked_by_bus(system: System, kind: str) -> str:
             await bus.log.send(subjects.workflow(run), PlanRun(run=run, request=request))
         if kind == "paused":
             await _pause_and_resume(bus, run)
-    ended = subjects.events(run.tenant, run.run_id).ended
+    ended = subjects.facts(run).ended
 
     async def over() -> bool:
         return await bus.log.exists(ended)
@@ -241,7 +241,7 @@ async def _asked_by_bus(system: System, kind: str) -> str:
 
 async def _pause_and_resume(bus: Bus, run: Run) -> None:
     """Before its question is answered it cannot be over, however long somebody takes."""
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     await eventually(lambda: bus.log.exists(facts.attempt(Purpose.TASK, "0-0", 1)))
     for verb, needs, then in (
         (Verb.PAUSE, facts.plan, facts.hold(1)),

@@ -48,7 +48,7 @@ class Story:
 
     @property
     def facts(self) -> subjects.Facts:
-        return subjects.events(self.run.tenant, self.run.run_id)
+        return subjects.facts(self.run)
 
     async def begin(self) -> None:
         request = ChatRequest(message="Why by night?")

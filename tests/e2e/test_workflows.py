@@ -58,7 +58,7 @@ class Steering:
         return dict(end.result)
 
     async def ended(self, run: Run, within_s: float = 60) -> RunEnded:
-        facts = subjects.events(run.tenant, run.run_id)
+        facts = subjects.facts(run)
         found: list[RunEnded] = []
 
         async def over() -> bool:
@@ -73,7 +73,7 @@ class Steering:
         await eventually(lambda: self.bus.log.exists(subject))
 
     async def settled(self, run: Run, call: str) -> CallSettled:
-        subject = subjects.events(run.tenant, run.run_id).settled(Purpose.TASK, call)
+        subject = subjects.facts(run).settled(Purpose.TASK, call)
         await self.there(subject)
         found = await self.bus.log.read(subject, CallSettled)
         assert found is not None
@@ -81,7 +81,7 @@ class Steering:
 
     async def began(self, run: Run) -> datetime:
         """Return when the first task's call was claimed."""
-        subject = subjects.events(run.tenant, run.run_id).attempt(Purpose.TASK, "0-0", 1)
+        subject = subjects.facts(run).attempt(Purpose.TASK, "0-0", 1)
         found = await self.bus.log.read(subject, AttemptStarted)
         assert found is not None
         return found.started_at
@@ -110,7 +110,7 @@ async def test_paused_starts_nothing_and_goes_on_where_it_was(steering: Steering
     """What runs is finished and kept; nothing is started until somebody resumes it."""
     await slow(steering, "first thing", 6)
     run = await steering.begin([task("first thing", "a"), task("then {a}", "b")])
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     await steering.there(facts.attempt(Purpose.TASK, "0-0", 1))
     await steering.want(run, Verb.PAUSE, reason="lunch")
     await steering.there(facts.hold(1))
@@ -131,7 +131,7 @@ async def test_cancelled_aborts_what_is_asked_and_books_its_cost(steering: Steer
     """The call in flight is dropped and settled with its cost unknown; what was done is kept in the end."""
     await slow(steering, "endless", 80)
     run = await steering.begin([task("quick", "a"), task("endless {a}", "b"), task("never {b}", "c")])
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     await steering.there(facts.attempt(Purpose.TASK, "0-1", 1))
     await steering.want(run, Verb.CANCEL, reason="changed my mind")
     end = await steering.ended(run, 30)
@@ -157,7 +157,7 @@ async def test_a_person_decides(steering: Steering, verb: Verb, outcome: str) ->
     """The question stands on the log with what is asked; nothing is called before the answer."""
     gate = {"message": "Send {draft}?", "timeout_s": 60}
     run = await steering.begin([task("write", "draft"), task("send {draft}", "sent", approve=gate)])
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     await steering.there(facts.asked("0-1"))
     asked = await steering.bus.log.read(facts.asked("0-1"), ApprovalAsked)
     assert asked is not None
@@ -365,7 +365,7 @@ async def test_the_time_for_a_question_is_not_the_tasks(steering: Steering) -> N
     run = await steering.begin(
         [task("takes its time", "a", approve=gate), task("endless", "b", approve=gate, timeout_s=1)]
     )
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     await slow(steering, "endless", 80)
     for name, output in (("0-0", "a"), ("0-1", "b")):
         await steering.there(facts.asked(name))

@@ -113,7 +113,7 @@ class World:
 
     async def settled(self, command: ExecuteCall, within_s: float = 40.0) -> CallSettled:
         """Wait for the call's end on the log."""
-        subject = subjects.events(command.run.tenant, command.run.run_id).settled(command.purpose, command.call)
+        subject = subjects.facts(command.run).settled(command.purpose, command.call)
         until_s = time.monotonic() + within_s
         while True:
             late = time.monotonic() > until_s
@@ -127,7 +127,7 @@ class World:
 
     async def attempts(self, command: ExecuteCall) -> list[AttemptStarted]:
         """Return the attempts on the log, in order."""
-        prefix = subjects.events(command.run.tenant, command.run.run_id).attempt(command.purpose, command.call, 0)[:-1]
+        prefix = subjects.facts(command.run).attempt(command.purpose, command.call, 0)[:-1]
         stored = await self.bus.log.facts(command.run.tenant, command.run.run_id)
         return [AttemptStarted.decode(one.data) for one in stored if one.subject.startswith(prefix)]
 

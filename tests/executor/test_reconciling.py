@@ -38,7 +38,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def found(world: World, command: ExecuteCall, number: int) -> AttemptReconciled:
     """Wait for what reconciliation says of an attempt."""
-    subject = subjects.events(command.run.tenant, command.run.run_id).reconciled(command.purpose, command.call, number)
+    subject = subjects.facts(command.run).reconciled(command.purpose, command.call, number)
     await eventually(lambda: world.bus.log.exists(subject))
     fact = await world.bus.log.read(subject, AttemptReconciled)
     assert fact is not None
@@ -58,7 +58,7 @@ async def begun(world: World, command: ExecuteCall, number: int, age_s: float = 
         claimed_by="dead.claim",
         started_at=datetime.now(UTC) - timedelta(seconds=age_s),
     )
-    facts = subjects.events(command.run.tenant, command.run.run_id)
+    facts = subjects.facts(command.run)
     await world.write(facts.attempt(command.purpose, command.call, number), started)
     return started
 
@@ -76,7 +76,7 @@ async def settled_by_others(world: World, command: ExecuteCall, *unknown: int) -
         cost_known=not unknown,
         unknown=tuple(UnknownAttempt(attempt=one, role=command.role, provider="openrouter") for one in unknown),
     )
-    facts = subjects.events(command.run.tenant, command.run.run_id)
+    facts = subjects.facts(command.run)
     await world.write(facts.settled(command.purpose, command.call), fact)
 
 
@@ -131,7 +131,7 @@ async def test_who_does_not_know_does_not_say_that_it_never_arrived(
     await begun(world, command, 1, age_s=3600)
     assert (await world.do(command)).asks == (1,)
     await eventually(lambda: nothing_left(world))
-    facts = subjects.events(command.run.tenant, command.run.run_id)
+    facts = subjects.facts(command.run)
     assert not await world.bus.log.exists(facts.reconciled(command.purpose, command.call, 1))
 
 
@@ -191,7 +191,7 @@ async def test_what_a_settlement_does_not_know_comes_late(begin: Begin, sim: Sim
     await settled_by_others(world, command)
     await world.send(command)
     assert not (await found(world, command, 1)).found
-    facts = subjects.events(command.run.tenant, command.run.run_id)
+    facts = subjects.facts(command.run)
     late = await world.bus.log.read(facts.late(command.purpose, command.call), CallWrittenOff)
     assert late is not None
     assert ([one.attempt for one in late.unknown], late.asks, late.cost_usd) == ([1], (1,), 0.0)
@@ -210,7 +210,7 @@ async def test_an_executor_that_was_taken_for_dead_has_the_last_word_about_its_o
     go.set()
     fact = await found(world, command, 1)
     assert (fact.by, fact.found, fact.cost_usd) == ("executor", True, 0.001)
-    facts = subjects.events(command.run.tenant, command.run.run_id)
+    facts = subjects.facts(command.run)
     await eventually(lambda: nothing_left(world))
     assert not await world.bus.log.exists(facts.late(command.purpose, command.call))
 
@@ -240,7 +240,7 @@ async def test_an_attempt_of_a_call_that_was_taken_over_is_watched(begin: Begin,
     await world.executor.reconciliation.watch(second, command.purpose)
     await settled_by_others(world, command, 1)
     assert not (await found(world, command, 2)).found
-    facts = subjects.events(command.run.tenant, command.run.run_id)
+    facts = subjects.facts(command.run)
     late = await world.bus.log.read(facts.late(command.purpose, command.call), CallWrittenOff)
     assert late is not None
     assert [one.attempt for one in late.unknown] == [2]

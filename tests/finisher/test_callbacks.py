@@ -57,7 +57,7 @@ class Ground:
 
     async def settled(self, run: Run, number: int = 1) -> CallbackSettled:
         """Wait for what became of a delivery."""
-        subject = subjects.events(run.tenant, run.run_id).callback(number)
+        subject = subjects.facts(run).callback(number)
 
         async def there() -> bool:
             return await self.bus.log.exists(subject)

@@ -49,7 +49,7 @@ async def ground(server: NatsServer) -> AsyncIterator[Bus]:
 
 async def over(bus: Bus, one: Run) -> RunEnded:
     """Wait until a run has ended, and everything about its deadline is gone."""
-    subject = subjects.events(one.tenant, one.run_id).ended
+    subject = subjects.facts(one).ended
 
     async def there() -> bool:
         info = await bus.client.jetstream().stream_info(FINISHES)
@@ -76,7 +76,7 @@ async def test_an_accepted_run_has_all_of_its_time(own_nats_server: NatsServer) 
         sooner = run(0.2)
         accepted = longer(sooner, 0.8)
         fact = RunAccepted(run=accepted, request=ChatRequest(message="?"), by="categorizer")
-        await bus.log.write(subjects.events(sooner.tenant, sooner.run_id).accepted, fact)
+        await bus.log.write(subjects.facts(sooner).accepted, fact)
         await bus.log.set_timer(sooner)
         ended = await over(bus, accepted)
         assert ended.ended_at >= accepted.deadline_at

@@ -192,7 +192,7 @@ class Backstage:
 
     @staticmethod
     def facts(run: Run) -> subjects.Facts:
-        return subjects.events(run.tenant, run.run_id)
+        return subjects.facts(run)
 
     async def timers(self) -> int:
         """Return how many deadlines the bus keeps."""

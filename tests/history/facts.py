@@ -192,7 +192,7 @@ def lives(draw: st.DrawFn, number: int) -> Life:
 def told_by(number: int) -> list[tuple[str, Message]]:
     """A run that was answered by one call, and cost an eighth of a dollar."""
     run = Run(run_id=f"r{number}", tenant="default", born_at=BORN, deadline_at=BORN + timedelta(minutes=5))
-    names = subjects.events(run.tenant, run.run_id)
+    names = subjects.facts(run)
     settled = CallSettled(
         run=run,
         call="answer",

@@ -87,7 +87,7 @@ class Answering(Response):
         try:
             await self._follow(wire, there, run)
             await self._gateway.runs.certify(self._birth, past)
-            ended = await self._gateway.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
+            ended = await self._gateway.bus.log.read(subjects.facts(run).ended, RunEnded)
             assert ended is not None, "it was followed to its end"
             await _write(wire, self._words.end(ended))
         except (BusError, Unreadable, NoEndInTime, KeyReused) as error:

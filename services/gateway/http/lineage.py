@@ -77,7 +77,7 @@ async def fork(request: Request, run_id: str) -> Response:
 async def _again(request: Request, run: Chronicle, lineage: Lineage, callback: Callback | None) -> Response:
     gateway = gateway_of(request)
     was = run.accepted.run
-    parent = await gateway.bus.log.read(subjects.events(was.tenant, was.run_id).accepted, RunAccepted)
+    parent = await gateway.bus.log.read(subjects.facts(was).accepted, RunAccepted)
     birth = births.of_lineage(
         identity_of(request),
         parent or run.accepted,

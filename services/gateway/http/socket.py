@@ -306,7 +306,7 @@ class Conversation:
         await self._line.tell("event", mark, run_id=run.run_id, event=fact.kind, **fact.fields())
 
     async def _end(self, run: Run, mark: str | int | None, *, chat: bool) -> None:
-        ended = await self._gateway.bus.log.read(subjects.events(run.tenant, run.run_id).ended, RunEnded)
+        ended = await self._gateway.bus.log.read(subjects.facts(run).ended, RunEnded)
         assert ended is not None, "it was followed to its end"
         answer = to_chat(ended) if chat else to_workflow(ended)
         body = json.loads(answer.body.to_json())

@@ -96,7 +96,7 @@ class _Telling:
         """
         until = self.gateway.runs.patience_until(self.run)
         loop = asyncio.get_running_loop()
-        facts = subjects.events(self.run.tenant, self.run.run_id)
+        facts = subjects.facts(self.run)
         if late and ended is None:
             await self._catch_up()
             await self.texts.come_late(self.gateway.bus.jetstream)
@@ -158,7 +158,7 @@ class _Telling:
 
     async def _catch_up(self) -> None:
         """Tell what is on the log and was not heard."""
-        facts, read = subjects.events(self.run.tenant, self.run.run_id), self.gateway.bus.log.read
+        facts, read = subjects.facts(self.run), self.gateway.bus.log.read
         if self.category is None and (category := await read(facts.category, RunCategorized)) is not None:
             await self._category(category)
         orchestrated = self.category is not None and self.category.category is Category.H

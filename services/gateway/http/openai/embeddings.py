@@ -108,7 +108,7 @@ async def embed(request: Request) -> Response:
     ended = heard.ended
     if ended.outcome != "completed":
         return failing(of_run(ended))
-    facts = subjects.events(ended.run.tenant, ended.run.run_id)
+    facts = subjects.facts(ended.run)
     settled = await gateway.bus.log.read(facts.settled(Purpose.ANSWER, ANSWER), CallSettled)
     vectors = (settled.embeddings if settled is not None else None) or ()
     answer = listed(body.model, vectors, ended, plain=body.encoding_format == "float")

@@ -173,7 +173,7 @@ class Following(Response):
     async def _meeting(self, wire: Wire, ear: Ear, meet: Meet) -> None:
         """Wait until the run is taken up, as its numbers depend on what was asked. One that ends before is told so."""
         run, log_, loop = self._run, self._gateway.bus.log, asyncio.get_running_loop()
-        facts, until = subjects.events(run.tenant, run.run_id), self._gateway.runs.patience_until(run)
+        facts, until = subjects.facts(run), self._gateway.runs.patience_until(run)
         while (accepted := await log_.read(facts.accepted, RunAccepted)) is None:
             if await log_.exists(facts.ended):
                 return
@@ -213,7 +213,7 @@ class Following(Response):
 
     async def _read(self, wire: Wire, place: Place, *, speaking: bool = False) -> None:
         """Tell what is on the log; `speaking`: at least up to where the answer begins."""
-        facts, jetstream = subjects.events(self._run.tenant, self._run.run_id), self._gateway.bus.jetstream
+        facts, jetstream = subjects.facts(self._run), self._gateway.bus.jetstream
         loop = asyncio.get_running_loop()
         until = loop.time() + SETTLES_WITHIN_S
         while place.ended is None:

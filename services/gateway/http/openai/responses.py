@@ -195,7 +195,7 @@ async def delete(request: Request) -> Response:
     gateway = gateway_of(request)
     found = await find(request, gateway, request.path_params["response_id"])
     run = found.run
-    facts = subjects.events(run.tenant, run.run_id)
+    facts = subjects.facts(run)
     await gateway.bus.log.write(facts.deleted, ResponseDeleted(run=run))
     if not await gateway.bus.log.exists(facts.ended):
         await _cancel(gateway, run)
@@ -230,7 +230,7 @@ async def _end_of(gateway: Gateway, run: Run) -> RunEnded | None:
     loop = asyncio.get_running_loop()
     return await gateway.bus.live.expect(
         subjects.live(run.tenant, run.run_id).ended,
-        subjects.events(run.tenant, run.run_id).ended,
+        subjects.facts(run).ended,
         RunEnded,
         ask=None,
         until=loop.time() + CANCELLED_WITHIN_S,

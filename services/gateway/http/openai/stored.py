@@ -123,4 +123,4 @@ async def _items(request: Request, gateway: Gateway, run_id: str) -> dict[str, I
 
 
 async def _end(gateway: Gateway, asked: Asked) -> RunEnded | None:
-    return await gateway.bus.log.read(subjects.events(asked.run.tenant, asked.run.run_id).ended, RunEnded)
+    return await gateway.bus.log.read(subjects.facts(asked.run).ended, RunEnded)
