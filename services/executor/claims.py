@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import nats.errors
-
 from services.executor.budgets import Budgets
 from services.executor.pricing import reserved_usd
 from services.executor.running import Running
@@ -31,6 +29,8 @@ ANSWER_WITHIN_S = 0.5
 """For a living executor to say that it works on a claim. A dead one is known at once: nobody listens there."""
 SERVER_WITHIN_S = 3
 """For the server itself, before it is said to stand still."""
+NOBODY = "nobody.nothing"
+"""No claim: the server itself says at once that nobody listens there."""
 LOOK_AGAIN_S = 1.0
 BACK_WITHIN_S = 3.0
 """After a server was away, until every living executor is connected again."""
@@ -156,8 +156,8 @@ class Claims:
         try:
             answer = await self.bus.jetstream.request(subjects.working(claim), timeout_s=ANSWER_WITHIN_S)
         except TimeoutError:
-            with suppress(nats.errors.Error, OSError):
-                await self.bus.client.flush(timeout=SERVER_WITHIN_S)
+            with suppress(TimeoutError):  # no ping: one that is answered too late ends nats-py's reading for good
+                await self.bus.jetstream.request(subjects.working(NOBODY), timeout_s=SERVER_WITHIN_S)
             if time.monotonic() - asked_s > 2 * ANSWER_WITHIN_S:
                 return True
         else:

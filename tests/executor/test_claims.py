@@ -88,3 +88,26 @@ async def test_nobody_is_taken_for_dead_while_the_server_is_away(world: World, a
     assert await asking.may_still_work(STARTED)
     await world.server.start()
     await eventually(lambda: world.bus.client.is_connected)
+
+
+async def test_a_connection_is_still_heard_after_the_server_stood_still_for_longer_than_it_is_waited_for(
+    world: World, asking: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody waits for any more comes when the server goes on, over the connection that everybody uses."""
+
+    async def works(msg: Msg) -> None:
+        await msg.respond(STILL)
+
+    monkeypatch.setattr(claims, "SERVER_WITHIN_S", 0.3)
+    await world.bus.client.subscribe(subjects.working(CLAIM), cb=works)
+    await world.bus.client.flush()
+    connections = world.bus.client.stats["reconnects"]
+    pid = world.server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert await asking.may_still_work(STARTED)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (await world.bus.jetstream.request(subjects.working(CLAIM), timeout_s=5)).data == STILL
+    assert world.bus.client.stats["reconnects"] == connections
