@@ -60,6 +60,34 @@ def test_a_choice_names_the_function(wanted: dict[str, Any], name: str) -> None:
     assert chosen == {"type": "function", "function": {"name": name}}
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_of_allowed_tools_no_others_are_offered(mode: str) -> None:
+    """No provider has to know of such a choice."""
+    allowed = [{"type": "function", "name": "find", "namespace": "crm"}, {"type": "custom", "name": "patch"}]
+    said = body(tools=TOOLS, tool_choice={"type": "allowed_tools", "mode": mode, "tools": allowed})
+    assert said.problems() == ()
+    asked_for = said.parameters()
+    assert [one["function"]["name"] for one in asked_for.tools or ()] == ["patch", "crm__find"]  # type: ignore[call-overload,index]
+    assert asked_for.tool_choice == mode
+    assert said.echo()["tools"] == TOOLS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "path"),
+    [
+        ({"type": "web_search"}, "$.tool_choice"),
+        ({}, "$.tool_choice"),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "other"}]}, ".tools"),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [1, {}, {"name": 2}]}, ".tools"),
+        ({"type": "allowed_tools", "mode": "auto"}, ".tools"),
+        ({"type": "allowed_tools", "tools": [{"type": "function", "name": "look"}]}, ".mode"),
+    ],
+)
+def test_a_choice_of_none_of_the_callers_tools_is_refused(wanted: dict[str, Any], path: str) -> None:
+    (problem,) = body(tools=TOOLS, tool_choice=wanted).problems()
+    assert f"$.tool_choice{path.removeprefix('$.tool_choice')}" == problem.path
+
+
 def test_calls_come_back_as_calls_of_the_callers_tools() -> None:
     """With the ids of items, also where a model did not keep to what it was told."""
     said = asked(echo={"tools": TOOLS})
@@ -116,6 +144,7 @@ def test_a_custom_call_is_streamed_as_what_it_is() -> None:
         ([{"type": "namespace", "name": "n", "tools": [{**CRM, "name": "within"}]}], "$.tools[0].tools[0]"),
         ([CRM, {**LOOK, "name": "crm__find"}], "$.tools[1]"),
         ([{**CRM, "tools": [{**LOOK, "name": f"f{number}"} for number in range(513)]}], "$.tools"),
+        ([{**CRM, "tools": [{}] * 100_000}], "$.tools"),
     ],
 )
 def test_what_is_no_tool_of_the_callers_is_refused_with_its_place(tools: list[dict[str, Any]], path: str) -> None:
@@ -128,3 +157,10 @@ def test_long_names_stay_names_that_every_provider_takes() -> None:
     assert {len(one) for one in long} == {MOST_NAME}
     assert len(set(long)) == 3
     assert joined("n" * 200, None) == "n" * 200
+
+
+@pytest.mark.parametrize("tools", [[{}], [{"type": "namespace"}], [{"name": 1}], [1], "x", None, [{**CRM, "tools": [1]}]])
+def test_what_was_asked_over_the_bus_with_tools_that_are_none_is_shown(tools: Any) -> None:
+    """A door that looks at no tools takes such a conversation too."""
+    (item,) = output_of(asked(echo={"tools": tools}), (), ended(None, tool_calls=CALLS[:1]))
+    assert (item["type"], item["name"]) == ("function_call", "look")

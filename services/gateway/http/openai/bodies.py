@@ -144,7 +144,8 @@ class ResponsesBody(Asking):
             found.append(Problem("$.store", "unsupported_value", said))
         if self.input == "":
             found.append(Problem("$.input", "empty_input", "the input is empty; say what you want to know"))
-        found += functions.problems(self.tools)
+        wrong = functions.problems(self.tools)
+        found += wrong or functions.choice_problems(self.tools, self.tool_choice)
         kind = self._format().get("type")
         if kind not in ("text", "json_object", "json_schema"):
             said = f"{kind!r} is not known: text, json_object or json_schema"
@@ -168,7 +169,7 @@ class ResponsesBody(Asking):
             top_p=self.top_p,
             max_tokens=self.max_output_tokens,
             response_format=wanted,
-            tools=functions.offered(self.tools),
+            tools=functions.offered(self.tools, self.tool_choice),
             tool_choice=functions.choice(self.tool_choice),
             parallel_tool_calls=self.parallel_tool_calls,
             extra=self._said_to_the_server(),

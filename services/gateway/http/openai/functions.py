@@ -7,6 +7,7 @@ input is a text, is a function of one text.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from pydantic import JsonValue
@@ -19,6 +20,7 @@ MOST: Final = 512
 MOST_NAME: Final = 64
 """Characters of a function's name that every provider takes."""
 _INPUT: Final = "input"
+_ALLOWED: Final = "allowed_tools"
 _KNOWN: Final = ("name", "description", "parameters", "strict")
 _WANTED: Final = "{type: function, name, parameters}, {type: custom, name} or {type: namespace, name, tools: […]}"
 
@@ -54,7 +56,9 @@ def joined(name: str, namespace: str | None) -> str:
 def problems(tools: Sequence[Mapping[str, Any]] | None) -> list[Problem]:
     """Return what is wrong with a request's tools."""
     found, names = list[Problem](), set[str]()
-    every = list(_each(tools or ()))
+    every = list(islice(_each(tools or ()), MOST + 1))  # of a namespace there may be as many as fit into a body
+    if len(every) > MOST:
+        return [Problem("$.tools", "too_many_tools", f"at most {MOST} tools are taken, with those in namespaces")]
     for tool in every:
         kind = tool.said.get("type")
         if kind not in ("function", "custom", "namespace"):
@@ -67,9 +71,44 @@ def problems(tools: Sequence[Mapping[str, Any]] | None) -> list[Problem]:
             names.add(tool.name)
             continue
         found.append(Problem(tool.path, "unsupported_tool", said))
-    if len(every) > MOST:
-        found.append(Problem("$.tools", "too_many_tools", f"{len(every)} tools; at most {MOST} are taken"))
     return found
+
+
+def choice_problems(
+    tools: Sequence[Mapping[str, Any]] | None, wanted: str | Mapping[str, JsonValue] | None
+) -> list[Problem]:
+    """Return what is wrong with what a request says about which of its tools are called; they have no problems."""
+    path, code = "$.tool_choice", "unsupported_tool_choice"
+    if not isinstance(wanted, Mapping):
+        return []
+    if wanted.get("type") not in ("function", "custom", _ALLOWED):
+        said = f"{str(wanted.get('type'))[:40]!r} is no tool of yours: {{type: function, name}}, {{type: custom, name}}"
+        return [Problem(path, code, f"{said} or {{type: {_ALLOWED}, mode, tools: […]}}")]
+    if (names := _allowed(wanted)) is None:
+        return []
+    found = list[Problem]()
+    if wanted.get("mode") not in ("auto", "required"):
+        found.append(Problem(f"{path}.mode", code, "the mode is auto or required"))
+    if not names & {one.name for one in _each(tools or ())}:
+        found.append(Problem(f"{path}.tools", code, "none of them is in the request's tools"))
+    return found
+
+
+def _allowed(wanted: str | Mapping[str, JsonValue] | None) -> set[str] | None:
+    """Return the names of the tools that may be called; None: of all."""
+    if not isinstance(wanted, Mapping) or wanted.get("type") != _ALLOWED:
+        return None
+    tools, names = wanted.get("tools"), set[str]()
+    for one in tools if isinstance(tools, list) else []:
+        if not isinstance(one, dict) or not isinstance(name := one.get("name"), str):
+            continue
+        names.add(_chosen(name, one))
+    return names
+
+
+def _chosen(name: str, said: Mapping[str, JsonValue]) -> str:
+    within = said.get("namespace")
+    return joined(name, within if isinstance(within, str) else None)
 
 
 def _each(tools: Sequence[Mapping[str, Any]]) -> Iterator[Tool]:
@@ -85,9 +124,16 @@ def _each(tools: Sequence[Mapping[str, Any]]) -> Iterator[Tool]:
             yield Tool(f"{path}.tools[{index}]", one if isinstance(one, dict) else {}, name, told)
 
 
-def offered(tools: Sequence[Mapping[str, Any]] | None) -> tuple[dict[str, JsonValue], ...] | None:
-    """Return the functions that a model is offered; of tools that have no problems."""
-    return tuple({"type": "function", "function": _function(one)} for one in _each(tools or ())) or None
+def offered(
+    tools: Sequence[Mapping[str, Any]] | None, wanted: str | Mapping[str, JsonValue] | None = None
+) -> tuple[dict[str, JsonValue], ...] | None:
+    """Return the functions that a model is offered; of tools and a choice that have no problems.
+
+    Where only some may be called the others are not offered, which every provider understands.
+    """
+    names = _allowed(wanted)
+    there = (one for one in _each(tools or ()) if names is None or one.name in names)
+    return tuple({"type": "function", "function": _function(one)} for one in there) or None
 
 
 def _function(tool: Tool) -> dict[str, JsonValue]:
@@ -112,11 +158,11 @@ def choice(wanted: str | Mapping[str, JsonValue] | None) -> str | dict[str, Json
     """Return which function a model has to call."""
     if not isinstance(wanted, Mapping):
         return wanted
-    name, namespace = wanted.get("name"), wanted.get("namespace")
-    if wanted.get("type") not in ("function", "custom") or not isinstance(name, str):
+    if wanted.get("type") == _ALLOWED:
+        return str(wanted.get("mode"))
+    if not isinstance(name := wanted.get("name"), str):
         return dict(wanted)
-    within = namespace if isinstance(namespace, str) else None
-    return {"type": "function", "function": {"name": joined(name, within)}}
+    return {"type": "function", "function": {"name": _chosen(name, wanted)}}
 
 
 def call_of(item: Mapping[str, Any]) -> ToolCall | None:
@@ -136,7 +182,7 @@ class Calls:
 
     def __init__(self, tools: JsonValue) -> None:
         said = [one for one in tools if isinstance(one, dict)] if isinstance(tools, list) else []
-        self._tools = {one.name: one for one in _each(said)}
+        self._tools = {one.name: one for one in _each(said) if isinstance(one.said.get("name"), str)}
 
     def is_custom(self, call: ToolCall) -> bool:
         tool = self._tools.get(call.name)
