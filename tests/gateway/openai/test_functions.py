@@ -159,7 +159,9 @@ def test_long_names_stay_names_that_every_provider_takes() -> None:
     assert joined("n" * 200, None) == "n" * 200
 
 
-@pytest.mark.parametrize("tools", [[{}], [{"type": "namespace"}], [{"name": 1}], [1], "x", None, [{**CRM, "tools": [1]}]])
+@pytest.mark.parametrize(
+    "tools", [[{}], [{"type": "namespace"}], [{"name": 1}], [1], "x", None, [{**CRM, "tools": [1]}]]
+)
 def test_what_was_asked_over_the_bus_with_tools_that_are_none_is_shown(tools: Any) -> None:
     """A door that looks at no tools takes such a conversation too."""
     (item,) = output_of(asked(echo={"tools": tools}), (), ended(None, tool_calls=CALLS[:1]))
