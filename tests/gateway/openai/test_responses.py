@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 
+from services.gateway.http.openai import stored
 from shared.bus.server import NatsServer
 from shared.contracts.commands import SubmitRequest
 from shared.contracts.ids import Category
@@ -172,6 +174,19 @@ async def test_a_response_that_is_not_there_cannot_be_read_or_gone_on_from(stage
         early = await http.post("/v1/responses", json=then)
         assert early.status_code == 400
         assert early.json()["error"]["code"] == "previous_response_not_completed"
+
+
+async def test_a_response_that_was_not_taken_up_is_not_waited_for_to_have_items(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be very many in one request."""
+    monkeypatch.setattr(stored, "ACCEPTED_WITHIN_S", 3_600)
+    async with stage(takes=False) as (http, _):
+        hi = {"model": "code_ai", "input": "Hi", "background": True}
+        waiting = (await http.post("/v1/responses", json=hi)).json()["id"].removeprefix("resp_")
+        given = [{"type": "item_reference", "id": f"msg_{waiting}.in0"}, {"role": "user", "content": "Go on"}]
+        answer = await http.post("/v1/responses", json={"model": "code_ai", "input": given})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "item_not_found")
 
 
 async def test_items_of_stored_responses_can_be_referred_to(stage: Stage) -> None:

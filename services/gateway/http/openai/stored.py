@@ -35,8 +35,11 @@ _REASONED: Final[Item] = {"type": "reasoning"}
 """Stands where reasoning is referred to, which nobody goes on from."""
 
 
-async def find(request: Request, gateway: Gateway, response_id: str) -> Asked | Queued:
-    """Return what a response was asked; only its run while it waits to be taken up. Raises `Refusal` (404)."""
+async def find(request: Request, gateway: Gateway, response_id: str, *, waits: bool = True) -> Asked | Queued:
+    """Return what a response was asked; only its run while it waits to be taken up. Raises `Refusal` (404).
+
+    `waits`: for a moment, so that one that was just begun is taken up.
+    """
     tenant, run_id = who(request).tenant, run_id_of(response_id)
     missing = Refusal(404, f"there is no response {response_id[:80]!r}: it never was, was not stored, or has aged away")
     if run_id is None or not is_token(run_id):
@@ -45,14 +48,14 @@ async def find(request: Request, gateway: Gateway, response_id: str) -> Asked | 
     if await log.exists(facts.deleted):
         raise missing
     loop = asyncio.get_running_loop()
-    until = loop.time() + ACCEPTED_WITHIN_S
+    until = loop.time() + (ACCEPTED_WITHIN_S if waits else 0.0)
     while True:
         found = await whereabouts(gateway.bus, tenant, run_id, lambda: log.read(facts.accepted, RunAccepted))
         if found is None:
             raise missing
         if isinstance(found, RunAccepted):
             break
-        if found.ended is not None or loop.time() > until:
+        if found.ended is not None or loop.time() >= until:
             return found
         await asyncio.sleep(_LOOK_S)
     asked = Asked.of(found, gateway.listings.version)
@@ -115,7 +118,7 @@ def _refers(item: Item) -> bool:
 async def _items(request: Request, gateway: Gateway, run_id: str) -> dict[str, Item]:
     """Return a stored response's items by id; none where there is no such response, or no end of it yet."""
     try:
-        asked = await find(request, gateway, id_of(run_id))
+        asked = await find(request, gateway, id_of(run_id), waits=False)  # what has items was taken up
     except Refusal:
         return {}
     ended = await _end(gateway, asked) if isinstance(asked, Asked) else None
