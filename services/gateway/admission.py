@@ -18,7 +18,7 @@ from typing import Final
 
 from services.gateway.births import Birth
 from services.gateway.principal import Account
-from services.gateway.window import WINDOW_S, Entry, Fits, Full, Known, judge
+from services.gateway.window import WINDOW_S, Entry, Fits, Full, Known, is_settled, judge
 from shared import subjects
 from shared.access import accounts
 from shared.bus.connection import Bus
@@ -31,11 +31,15 @@ from shared.topology import RATE_LIVES_S, RATES
 
 MARGIN_S: Final = 30.0
 """What was seen of a count is forgotten so long before the bus forgets it."""
-LOOKS_AT: Final = (16, 1_000)
+LOOKS_AT: Final = 16
 """Of a window's entries, from its beginning: what tells how many lie in it, and which leaves it first.
 
-More where the first that are there were all taken back.
+More where the first that are there were all taken back, and until whoever was refused as the window began has taken
+himself back.
 """
+PAGE: Final = 1_000
+"""Of those that are read then, the most at a time."""
+MOST_LOOKED_AT: Final = 10_000
 TAKES_BACK: Final = "Segue-Takes-Back"
 OVERSTAYS: Final = timedelta(seconds=30)
 """A run that has not given its place back this long after its deadline does not have it any more."""
@@ -120,14 +124,18 @@ class Admission:
                 raise self._too_many(account, most, known)
 
     async def _judged(self, subject: str, seq: int, total: int, most: int, since_s: float) -> Fits | Full:
-        verdict: Fits | Full
-        since, verdict = datetime.fromtimestamp(since_s, UTC), Full(None)
-        for limit in LOOKS_AT:
-            stored = await self.bus.jetstream.direct_since(RATES, subject, since, limit=limit)
-            verdict = judge(seq, total, [_entry(one) for one in stored], most)
-            if verdict != Full(None) or len(stored) < limit:
-                break
-        return verdict
+        jetstream, limit = self.bus.jetstream, LOOKS_AT
+        stored = await jetstream.direct_since(RATES, subject, datetime.fromtimestamp(since_s, UTC), limit=limit)
+        view = [_entry(one) for one in stored]
+        while len(stored) == limit and len(view) < MOST_LOOKED_AT:
+            if is_settled(view, since_s, self.window_s):
+                verdict = judge(seq, total, view, most)
+                if verdict != Full(None) or len(view) >= PAGE:
+                    return verdict
+            limit = min(PAGE, 16 * limit)
+            stored = await jetstream.direct_page(RATES, subject, after=view[-1].seq, limit=limit)
+            view += [_entry(one) for one in stored]
+        return judge(seq, total, view, most)
 
     def _known_of(self, name: str) -> Known:
         known = self._known.get(name)

@@ -45,8 +45,8 @@ def judge(seq: int, total: int, view: Sequence[Entry], most: int) -> Fits | Full
     """Decide about the request that was counted as `total` under `seq`.
 
     `view`: what is stored since its window began, in order, as far as it was read; it may end before the request.
-    Exact however many ask at once, as long as what was taken back is in view together with what takes it back, which
-    is stored within moments. Where a limit was lowered within the minute, more than the oldest have to leave.
+    Exact however many ask at once, as long as what was taken back is in view together with what takes it back (see
+    `is_settled`). Where a limit was lowered within the minute, more than the oldest have to leave.
     """
     if not view:
         return Full(None)
@@ -58,6 +58,11 @@ def judge(seq: int, total: int, view: Sequence[Entry], most: int) -> Fits | Full
         return Fits(before)
     stay = (one.at for one in view if one.takes_back is None and one.seq not in back and one.seq != seq)
     return Full(next(stay, None))
+
+
+def is_settled(view: Sequence[Entry], since: float, window_s: float = WINDOW_S) -> bool:
+    """Whether a view from a window's beginning that ends too early has all that is taken back of before the window."""
+    return bool(view) and view[-1].at >= since + window_s * SETTLES_IN
 
 
 @dataclass(slots=True)

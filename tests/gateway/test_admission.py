@@ -1,11 +1,14 @@
 """Who may begin a run: requests in a sliding minute over all gateways; places come back where nothing began."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import nats
@@ -17,16 +20,18 @@ from services.gateway.admission import Admission, OverLimit
 from services.gateway.births import Birth, Identity
 from services.gateway.principal import Account, Principal
 from services.gateway.runs import Runs
+from services.gateway.window import Fits
 from shared import subjects
 from shared.bus.buckets import Bucket
 from shared.bus.connection import Bus, open_bus, options
 from shared.bus.errors import BusError, NotProvisioned, Refused, Unavailable
-from shared.bus.jetstream import JetStream
+from shared.bus.jetstream import JetStream, Stored
 from shared.bus.provisioner import provision
 from shared.bus.server import NatsServer
 from shared.contracts.access import Allowance, Places
 from shared.contracts.commands import ChatRequest
 from shared.contracts.ids import Priority, new_run_id
+from shared.moments import rfc3339
 from shared.topology import FINISHES, RATES, REQUESTS, Limits
 from tests.conftest import eventually
 from tests.gateway.guarded import bearing, guarded, make
@@ -86,6 +91,46 @@ async def count_of(bus: Bus) -> int:
 
 
 # Requests
+
+
+@dataclass(slots=True)
+class Counted:
+    """What a counter stored, read as the bus reads it."""
+
+    stored: list[Stored] = field(default_factory=list)
+    total: int = 0
+
+    def count(self, at: float, takes_back: int | None = None) -> int:
+        """Store a change; returns its number."""
+        self.total += 1 if takes_back is None else -1
+        headers = None if takes_back is None else {module.TAKES_BACK: str(takes_back)}
+        body, time_ = json.dumps({"val": str(self.total)}).encode(), rfc3339(datetime.fromtimestamp(at, UTC))
+        self.stored.append(Stored("rate", body, headers, len(self.stored) + 1, time_))
+        return len(self.stored)
+
+    async def direct_since(self, _: str, __: str, since: datetime, *, limit: int) -> list[Stored]:
+        return [one for one in self.stored if one.time >= rfc3339(since)][:limit]
+
+    async def direct_page(self, _: str, __: str, *, after: int, limit: int) -> list[Stored]:
+        return self.stored[after:][:limit]
+
+
+@pytest.mark.parametrize("crowd", [20, 60, 3_000])
+async def test_who_was_refused_in_a_crowd_as_the_window_began_leaves_no_place(crowd: int) -> None:
+    """They were counted before it and took themselves back in it, behind more entries than one look reads."""
+    counted, most, at = Counted(), 2, 1_000_000_000.0
+    admission = Admission(cast(Bus, SimpleNamespace(jetstream=counted)), now)
+    there = [counted.count(at + number / 1e6) for number in range(crowd)]
+    for seq in there[most:]:
+        counted.count(at + 1 + seq / 1e6, seq)
+    begun = 0
+    for _ in range(10):
+        seq = counted.count(at + 60.5)
+        if isinstance(await admission._judged("rate", seq, counted.total, most, at + 0.5), Fits):
+            begun += 1
+        else:
+            counted.count(at + 60.5, seq)
+    assert begun == most
 
 
 async def test_of_all_who_ask_at_once_at_two_gateways_the_limit_begins(buses: list[Bus]) -> None:
