@@ -60,13 +60,19 @@ class Backpressure:
         return None
 
     async def insist(self, route: Route, ledger: Ledger) -> Permit:
-        """Take another permit for an attempt that is claimed already, however long it takes."""
-        permit = await self.permits.take(route, ledger.command)
-        while isinstance(permit, Busy):
-            await self.permits.waits(route, ledger.command, permit)
-            await asyncio.sleep(min(permit.seconds, max(0.05, ledger.command.run.left_s(self.now()))))
-            permit = await self.permits.take(route, ledger.command)
-        return permit
+        """Take another permit for an attempt that is claimed already, however long it takes.
+
+        One that took so long that it is stale is no better than the one before, until the run's deadline.
+        """
+        while True:
+            permit, left_s = await self.permits.take(route, ledger.command), ledger.command.run.left_s(self.now())
+            if isinstance(permit, Busy):
+                await self.permits.waits(route, ledger.command, permit)
+                await asyncio.sleep(min(permit.seconds, max(0.05, left_s)))
+            elif permit.stale and left_s > 0:
+                await self.permits.give_back(route, permit)
+            else:
+                return permit
 
     async def once_more(self, route: Route, ledger: Ledger) -> None:
         """Take another request's place within the limit; its tokens are those that the attempt holds already."""

@@ -4,15 +4,19 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.executor.backpressure import Backpressure
+from services.executor.disposition import Disposition
 from services.executor.limits import USE_WITHIN_S, Busy, Limit, Permit, Permits
 from services.executor.pricing import MOST_RATIO, learned, tokens_taken
 from services.executor.providers import Answered, Failed
+from services.executor.settlement import Ledger
 from services.executor.taxonomy import UNAVAILABLE
 from services.executor.windows import Later, Reserved, held, reserve, settle
 from shared.bus.grants import Full, Granted, Grants
@@ -154,6 +158,27 @@ async def test_a_grant_is_as_old_as_the_question_for_it(world: World, monkeypatc
     found = await Permits(world.bus, {"tested": LIMIT}).take(route("medium_ai", "x", limit="tested"), call())
     assert isinstance(found, Permit)
     assert found.stale
+
+
+async def test_a_claimed_attempt_does_not_go_out_with_a_grant_that_came_late_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one's window is no less begun than the first one's."""
+    await provisioned(world)
+    publish, asked = JetStream.publish, list[str]()
+
+    async def late_at_first(self: JetStream, subject: str, *given: Any, **named: Any) -> int:
+        stored = await publish(self, subject, *given, **named)
+        asked.append(subject)
+        if len(asked) == 1:
+            await asyncio.sleep(USE_WITHIN_S + 0.05)
+        return stored
+
+    monkeypatch.setattr(JetStream, "publish", late_at_first)
+    permits = Permits(world.bus, {"tested": LIMIT})
+    backpressure = Backpressure(permits, cast(Disposition, None), lambda: datetime.now(UTC))
+    await backpressure.insist(route("medium_ai", "x", limit="tested"), Ledger.of(call()))
+    assert len(asked) > 1
 
 
 async def test_of_several_windows_all_grant_or_none(world: World) -> None:
