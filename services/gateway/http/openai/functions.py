@@ -99,10 +99,9 @@ def _allowed(wanted: str | Mapping[str, JsonValue] | None) -> set[str] | None:
     if not isinstance(wanted, Mapping) or wanted.get("type") != _ALLOWED:
         return None
     tools, names = wanted.get("tools"), set[str]()
-    for one in tools if isinstance(tools, list) else []:
-        if not isinstance(one, dict) or not isinstance(name := one.get("name"), str):
-            continue
-        names.add(_chosen(name, one))
+    for one in tools[:MOST] if isinstance(tools, list) else []:
+        if isinstance(one, dict) and isinstance(name := one.get("name"), str):
+            names.add(_chosen(name, one))
     return names
 
 
