@@ -105,7 +105,8 @@ def _allowed(wanted: str | Mapping[str, JsonValue] | None) -> set[str] | None:
     return names
 
 
-def _chosen(name: str, said: Mapping[str, JsonValue]) -> str:
+def _chosen(name: str, said: Mapping[str, Any]) -> str:
+    """Return what the model calls a tool that is named here, perhaps with its namespace."""
     within = said.get("namespace")
     return joined(name, within if isinstance(within, str) else None)
 
@@ -166,14 +167,16 @@ def choice(wanted: str | Mapping[str, JsonValue] | None) -> str | dict[str, Json
 
 def call_of(item: Mapping[str, Any]) -> ToolCall | None:
     """Return the call that an item of the input tells of; None for one that does not say what was called."""
-    name, call_id, namespace = item.get("name"), item.get("call_id"), item.get("namespace")
+    name, call_id = item.get("name"), item.get("call_id")
     if not isinstance(name, str) or not isinstance(call_id, str):
         return None
     said = {_INPUT: item.get("input")} if item.get("type") == "custom_tool_call" else item.get("arguments")
-    arguments = said if isinstance(said, str) else to_json(said if said is not None else {}).decode()
-    return ToolCall(
-        id=call_id, name=joined(name, namespace if isinstance(namespace, str) else None), arguments=arguments
-    )
+    return ToolCall(id=call_id, name=_chosen(name, item), arguments=arguments_of(said))
+
+
+def arguments_of(said: object) -> str:
+    """Return a call's arguments as the JSON that they travel as: mostly what was said."""
+    return said if isinstance(said, str) else to_json(said if said is not None else {}).decode()
 
 
 class Calls:

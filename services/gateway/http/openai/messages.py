@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic_core import to_json
-
-from services.gateway.http.openai.functions import call_of
+from services.gateway.http.openai.functions import arguments_of, call_of
 from shared.contracts.message import ChatMessage, ToolCall
 from shared.conversation import text_of
 from shared.workflows.validation import Problem
@@ -97,14 +95,10 @@ def _calls(found: object, path: str) -> tuple[ToolCall, ...] | None:
             raise Wrong(f"{path}[{place}]", "a tool call is {id, type: function, function: {name, arguments}}")
         calls.append(
             ToolCall(
-                id=str(one.get("id") or ""), name=function["name"], arguments=_arguments(function.get("arguments"))
+                id=str(one.get("id") or ""), name=function["name"], arguments=arguments_of(function.get("arguments"))
             )
         )
     return tuple(calls)
-
-
-def _arguments(found: object) -> str:
-    return found if isinstance(found, str) else to_json(found if found is not None else {}).decode()
 
 
 def of_input(given: str | Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, ...]:

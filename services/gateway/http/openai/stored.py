@@ -115,14 +115,15 @@ def _refers(item: Item) -> bool:
     return item.get("type") == "item_reference" or (item.get("type") is None and "id" in item and "role" not in item)
 
 
-async def _items(request: Request, gateway: Gateway, run_id: str) -> dict[str, Item]:
+async def _items(request: Request, gateway: Gateway, run_id: str) -> Mapping[str, Item]:
     """Return a stored response's items by id; none where there is no such response, or no end of it yet."""
     try:
         asked = await find(request, gateway, id_of(run_id), waits=False)  # what has items was taken up
     except Refusal:
         return {}
-    ended = await _end(gateway, asked) if isinstance(asked, Asked) else None
-    return {} if ended is None or isinstance(asked, Queued) else dict(items_by_id(asked, ended))
+    if isinstance(asked, Queued) or (ended := await _end(gateway, asked)) is None:
+        return {}
+    return items_by_id(asked, ended)
 
 
 async def _end(gateway: Gateway, asked: Asked) -> RunEnded | None:
