@@ -147,6 +147,24 @@ class World:
     async def write(self, subject: str, fact: Message) -> None:
         assert (await self.bus.log.write(subject, fact)).mine
 
+    async def claimed(
+        self, command: ExecuteCall, number: int, by: str = "dead.claim", *, age_s: float = 0.0
+    ) -> AttemptStarted:
+        """Write the claim of an executor that is not there."""
+        started = AttemptStarted(
+            run=command.run,
+            call=command.call,
+            attempt=number,
+            role=command.role,
+            provider="openrouter",
+            model="vendor/medium_ai",
+            reserved_usd=0.5,
+            claimed_by=by,
+            started_at=datetime.now(UTC) - timedelta(seconds=age_s),
+        )
+        await self.write(subjects.facts(command.run).attempt(command.purpose, command.call, number), started)
+        return started
+
     async def listen(self, command: ExecuteCall) -> list[dict[str, Any]]:
         """Return a list that the call's deltas come into."""
         heard: list[dict[str, Any]] = []

@@ -17,37 +17,18 @@ from shared.bus.delivery import Delivery, Done, Retry
 from shared.bus.errors import Unavailable
 from shared.bus.log import Log, Written
 from shared.contracts.commands import ExecuteCall
-from shared.contracts.events import AttemptStarted, CallSettled
+from shared.contracts.events import CallSettled
 from tests.conftest import eventually
 from tests.executor.conftest import TENANT, Begin, World, call, run
 from tests.executor.standin import answer, when
 from tests.executor.test_unreadable_calls import buried
 
 
-async def lost(world: World, command: ExecuteCall, number: int, by: str = "dead.claim") -> AttemptStarted:
-    """Write the claim of an executor that is not there."""
-    started = AttemptStarted(
-        run=command.run,
-        call=command.call,
-        attempt=number,
-        role=command.role,
-        provider="openrouter",
-        model="vendor/medium_ai",
-        reserved_usd=0.5,
-        claimed_by=by,
-        started_at=datetime.now(UTC),
-    )
-    await world.write(
-        subjects.events(TENANT, command.run.run_id).attempt(command.purpose, command.call, number), started
-    )
-    return started
-
-
 async def test_an_attempt_of_a_dead_executor_is_unknown(begin: Begin) -> None:
     """Its claim is on the log and nobody answers for it: the next attempt is made, the lost one is listed."""
     world = await begin()
     command = call()
-    await lost(world, command, 1)
+    await world.claimed(command, 1)
     settled = await world.do(command)
     assert (settled.outcome, settled.attempts, settled.cost_known) == ("answered", 2, False)
     assert [(one.attempt, one.reserved_usd) for one in settled.unknown] == [(1, 0.5)]
@@ -58,7 +39,7 @@ async def test_a_call_that_kills_executors_is_given_up(begin: Begin) -> None:
     world = await begin()
     command = call()
     for number in (1, 2, 3, 4):
-        await lost(world, command, number)
+        await world.claimed(command, number)
     settled = await world.do(command)
     assert settled.fault is not None
     assert (settled.fault.type, settled.fault.code, settled.attempts) == ("fatal", "executor_died", 4)
@@ -98,7 +79,7 @@ async def test_an_attempt_that_somebody_still_works_on_is_left_to_him(
         await msg.respond(STILL)
 
     working = await world.bus.client.subscribe(subjects.working("other.*"), cb=other)
-    started = await lost(world, command, 1, by="other.claim")
+    started = await world.claimed(command, 1, by="other.claim")
     await world.send(command)
     await eventually(lambda: len(asked) >= 2)
     assert (world.provider.seen, await world.queued()) == ([], 1)
@@ -119,7 +100,7 @@ async def test_a_message_whose_call_waits_is_dropped(begin: Begin) -> None:
     """Its executor put the call back and died before its ack: what waits knows of the attempt that failed."""
     world = await begin(takes=False)
     command = call()
-    await lost(world, command, 1)
+    await world.claimed(command, 1)
     later = datetime.now(UTC) + timedelta(minutes=5)
     waiting = subjects.wait(command.run, command.purpose, command.call)
     await world.bus.log.send_at(waiting, world.subject(command), command, later)
@@ -132,7 +113,7 @@ async def test_the_latest_message_of_a_call_goes_on(begin: Begin) -> None:
     """Its wait is over: of two messages on the subject the later one knows more."""
     world = await begin(takes=False)
     command = call()
-    await lost(world, command, 1)
+    await world.claimed(command, 1)
     first = await world.bus.jetstream.publish(world.subject(command), command.encode())
     second = await world.bus.jetstream.publish(world.subject(command), command.encode())
     assert await world.executor.execute(delivery(world, command, first, times=2)) == Done()
@@ -158,7 +139,7 @@ async def test_after_a_reconnect_nobody_is_taken_for_dead_at_once(
     """Who does not answer may only not be connected again yet; after a moment he is dead."""
     world = await begin(takes=False)
     command = call()
-    await lost(world, command, 1)
+    await world.claimed(command, 1)
     monkeypatch.setattr(claims, "BACK_WITHIN_S", 600.0)
     await world.executor.claims.reconnected()
     assert await world.executor.execute(delivery(world, command, 1, times=2)) == Retry(1.0)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -11,7 +11,7 @@ from services.executor.providers.inquiries import Found, NeverArrived, NotYet, r
 from services.executor.providers.wire import Reply
 from shared import subjects
 from shared.contracts.commands import ExecuteCall, ReconcileAttempt, UnknownAttempt
-from shared.contracts.events import AttemptReconciled, AttemptStarted, CallSettled, CallWrittenOff
+from shared.contracts.events import AttemptReconciled, CallSettled, CallWrittenOff
 from shared.contracts.message import Fault
 from simulator.testing import Simulator, simulator
 from tests.conftest import eventually
@@ -43,24 +43,6 @@ async def found(world: World, command: ExecuteCall, number: int) -> AttemptRecon
     fact = await world.bus.log.read(subject, AttemptReconciled)
     assert fact is not None
     return fact
-
-
-async def begun(world: World, command: ExecuteCall, number: int, age_s: float = 0.0) -> AttemptStarted:
-    """Write the claim of an executor that is dead."""
-    started = AttemptStarted(
-        run=command.run,
-        call=command.call,
-        attempt=number,
-        role=command.role,
-        provider="openrouter",
-        model="vendor/medium_ai",
-        reserved_usd=0.5,
-        claimed_by="dead.claim",
-        started_at=datetime.now(UTC) - timedelta(seconds=age_s),
-    )
-    facts = subjects.facts(command.run)
-    await world.write(facts.attempt(command.purpose, command.call, number), started)
-    return started
 
 
 async def settled_by_others(world: World, command: ExecuteCall, *unknown: int) -> None:
@@ -113,7 +95,7 @@ async def test_one_that_never_arrived_cost_nothing(begin: Begin, sim: Simulator)
     """Its executor died between the claim and the request: said only once it can be no longer on its way."""
     world = await begin(routes={"medium_ai": route("medium_ai", sim.url)})
     command = call()
-    await begun(world, command, 1)
+    await world.claimed(command, 1)
     settled = await world.do(command)
     assert [one.attempt for one in settled.unknown] == [1]
     fact = await found(world, command, 1)
@@ -128,7 +110,7 @@ async def test_who_does_not_know_does_not_say_that_it_never_arrived(
     monkeypatch.setattr(reconciling, "MOST_ASKED", 2)
     world = await begin(routes={"medium_ai": route("medium_ai", sim.url)})
     command = call()
-    await begun(world, command, 1, age_s=3600)
+    await world.claimed(command, 1, age_s=3600)
     assert (await world.do(command)).asks == (1,)
     await eventually(lambda: nothing_left(world))
     facts = subjects.facts(command.run)
@@ -139,7 +121,7 @@ async def test_a_provider_that_cannot_be_asked_is_not(begin: Begin) -> None:
     """No question is kept; the attempt stays unknown, and listed."""
     world = await begin(routes={"medium_ai": route("medium_ai", "http://127.0.0.1:9", simulated=False)})
     command = call()
-    await begun(world, command, 1)
+    await world.claimed(command, 1)
     world.executor.roster.routes = {"medium_ai": route("medium_ai", world.provider.url, simulated=False)}
     settled = await world.do(command)
     assert ([one.attempt for one in settled.unknown], settled.asks) == ([1], ())
@@ -187,7 +169,7 @@ async def test_what_a_settlement_does_not_know_comes_late(begin: Begin, sim: Sim
     """A task ran out of time while its executor was dead: whoever takes the call buys nothing, and books it."""
     world = await begin(routes={"medium_ai": route("medium_ai", sim.url)})
     command = call(timeout_s=5)
-    await begun(world, command, 1)
+    await world.claimed(command, 1)
     await settled_by_others(world, command)
     await world.send(command)
     assert not (await found(world, command, 1)).found
@@ -226,17 +208,17 @@ async def test_a_claim_that_was_held_for_long_is_worth_nothing_once_the_call_is_
         await settled_by_others(world, command)
     look = world.executor.claims.lapsed
     aged = claims.CLAIM_STANDS_S + 1
-    assert not await look(await begun(world, fresh, 1), fresh.purpose)
-    assert await look(await begun(world, old, 1, age_s=aged), old.purpose)
-    assert not await look(await begun(world, open_still, 1, age_s=aged), open_still.purpose)
+    assert not await look(await world.claimed(fresh, 1), fresh.purpose)
+    assert await look(await world.claimed(old, 1, age_s=aged), old.purpose)
+    assert not await look(await world.claimed(open_still, 1, age_s=aged), open_still.purpose)
 
 
 async def test_an_attempt_of_a_call_that_was_taken_over_is_watched(begin: Begin, sim: Simulator) -> None:
     """Who it was taken over from settles without it, and its executor dies: nobody is given the call any more."""
     world = await begin(routes={"medium_ai": route("medium_ai", sim.url)})
     command = call()
-    await begun(world, command, 1)
-    second = await begun(world, command, 2)
+    await world.claimed(command, 1)
+    second = await world.claimed(command, 2)
     await world.executor.reconciliation.watch(second, command.purpose)
     await settled_by_others(world, command, 1)
     assert not (await found(world, command, 2)).found
